@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""The one update in plain tensor code: AdamW on compact state. The oracle of every other kernel.
+
+Adam is elementwise, so a kept weight's new value depends on nothing but its own entries. Gathering the kept weights,
+running torch's own Adam on them and scattering them back therefore gives the bits of a dense, masked run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from adamwprune.prune.masks import Chunk, Mask, whole
+
+#: torch's names of Adam's state tensors.
+MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+
+
+@dataclass(frozen=True, slots=True)
+class Hyper:
+    """One parameter group's settings for one step, as :func:`torch.optim.adam.adam` takes them."""
+
+    lr: float | Tensor
+    beta1: float | Tensor
+    beta2: float | Tensor
+    eps: float
+    weight_decay: float
+    amsgrad: bool
+    maximize: bool
+    decoupled_weight_decay: bool
+    foreach: bool | None
+    fused: bool | None
+    capturable: bool
+    differentiable: bool
+
+    def torch_options(self) -> dict[str, Any]:
+        """Keyword arguments of torch's function."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def clip_spikes(grad: Tensor, exp_avg_sq: Tensor, theta: float) -> None:
+    """SPAM's clipping, in place: where g² > θ v, g becomes sign(g) √(θ v) (arXiv 2501.06842, algorithm 1).
+
+    Elements whose v is zero pass unclipped. The published code clips them to zero, and as v then stays zero, a weight
+    that saw no gradient in the first steps (a rare token's embedding) would never move again.
+    """
+    limit = exp_avg_sq.mul(theta).sqrt_()
+    limit.masked_fill_(exp_avg_sq == 0, torch.inf)
+    torch.clamp(grad, min=-limit, max=limit, out=grad)
+
+
+def masked_step(
+    weight: Tensor,
+    grad: Tensor,
+    state: MutableMapping[str, Any],
+    step: Tensor,
+    mask: Mask | None,
+    hyper: Hyper,
+    theta: float | None = None,
+) -> None:
+    """One Adam(W) update of the kept weights; masked ones are neither read nor written.
+
+    Args:
+        weight: the parameter, any shape, strides and floating dtype; changed in place.
+        grad: its gradient, same shape.
+        state: holds ``exp_avg``, ``exp_avg_sq`` and with AMSGrad ``max_exp_avg_sq``: compact vectors of ``mask.kept``
+            entries in row-major order of the weight, or tensors of its shape where ``mask`` is None. They may be wider
+            than the weight (float32 under bfloat16); the update is then computed in their dtype.
+        step: the count that bias correction uses, before this update; not changed.
+        mask: what is kept; None keeps everything.
+        hyper: the group's settings.
+        theta: SPAM's clipping threshold; None does not clip.
+
+    The transient is a few copies of one chunk (:data:`adamwprune.prune.masks.CHUNK` weights), plus a row-major copy of
+    weight and gradient where they are not contiguous.
+    """
+    flat, flat_grad = weight.detach().reshape(-1), grad.detach().reshape(-1)
+    moments = {name: state[name].view(-1) if mask else state[name].reshape(-1) for name in MOMENTS if name in state}
+    for chunk in _chunks(weight, mask):
+        part = {name: x[chunk.start : chunk.stop] for name, x in moments.items()}
+        dtype = part["exp_avg"].dtype
+        target = flat[chunk.low : chunk.high]
+        w, g = (x[chunk.low : chunk.high][chunk.index].to(dtype) for x in (flat, flat_grad))
+        if theta is not None:
+            clip_spikes(g, part["exp_avg_sq"], theta)
+        largest = [part["max_exp_avg_sq"]] if hyper.amsgrad else []
+        adam([w], [g], [part["exp_avg"]], [part["exp_avg_sq"]], largest, [step.clone()], **hyper.torch_options())
+        target[chunk.index] = w.to(weight.dtype)
+    if flat.data_ptr() != weight.data_ptr():
+        weight.detach().copy_(flat.view(weight.shape))
+    if mask is None:
+        for name, x in moments.items():
+            if x.data_ptr() != state[name].data_ptr():
+                state[name].copy_(x.view(weight.shape))
+
+
+def accumulate_movement(
+    movement: Tensor, weight: Tensor, grad: Tensor, mask: Mask | None, compact: bool, scale: float = 1.0
+) -> None:
+    """``movement -= scale * w * g`` over the kept weights; float32, compact or flat of the weight's size."""
+    flat, flat_grad = weight.detach().reshape(-1), grad.detach().reshape(-1)
+    for chunk in _chunks(weight, mask):
+        w, g = (x[chunk.low : chunk.high][chunk.index].float() for x in (flat, flat_grad))
+        if compact and mask is not None:
+            movement[chunk.start : chunk.stop].addcmul_(w, g, value=-scale)
+        else:
+            movement[chunk.low : chunk.high].index_add_(0, chunk.index, w * g, alpha=-scale)
+
+
+def zero_masked(tensor: Tensor, mask: Mask) -> None:
+    """Set the masked entries of a tensor of the parameter's shape to zero, in place."""
+    tensor.detach().masked_fill_(~mask.to_bool(tensor.shape), 0)
+
+
+def compact(dense: Tensor, old: Mask | None, new: Mask) -> Tensor:
+    """The entries of ``new``'s kept weights, out of a tensor compacted by ``old`` (of the weight's shape if None).
+
+    Entries move down in place, chunk by chunk (a kept weight's slot never rises), and then the storage shrinks.
+    """
+    flat = dense.view(-1) if old else dense.reshape(-1)
+    stop = 0
+    for chunk in old.chunks() if old else whole(new.numel, dense.device):
+        keep = new.slice(chunk.low, chunk.high)[chunk.index]
+        part = flat[chunk.start : chunk.stop][keep]
+        flat[stop : stop + part.numel()] = part
+        stop += part.numel()
+    return flat[:stop].clone()
+
+
+def expand(compacted: Tensor, mask: Mask, shape: torch.Size, fill: float = 0.0) -> Tensor:
+    """The inverse of :func:`compact`: a tensor of ``shape`` with ``fill`` at masked weights."""
+    flat = torch.full((mask.numel,), fill, dtype=compacted.dtype, device=compacted.device)
+    for chunk in mask.chunks():
+        flat[chunk.low : chunk.high].index_copy_(0, chunk.index, compacted[chunk.start : chunk.stop])
+    return flat.view(shape)
+
+
+def _chunks(weight: Tensor, mask: Mask | None) -> Iterator[Chunk]:
+    return mask.chunks() if mask is not None else whole(weight.numel(), weight.device)

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: MIT
+"""The Adam family's one step: torch's own where nothing is pruned, the same on compact state where something is.
+
+It derives from :class:`torch.optim.Adam` for its checks, its state and its checkpoint form, but never calls its
+``step``: torch wraps ``step`` of each class it instantiates, and calling up would fire every step hook twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.optimizer import ParamsT, _use_grad_for_differentiable
+
+from adamwprune.kernels import reference
+from adamwprune.optim import checkpoint
+from adamwprune.optim.clip import clip_grad_norm_, kept_norm
+from adamwprune.optim.pruner import Pruner
+from adamwprune.optim.spam import Spam, SpamClock
+from adamwprune.prune.config import Prune
+
+BASES = ("adam", "adamw", "adamwadv", "adamwspam")
+
+#: Gradient norm to which the ``adamwadv`` base clips.
+ADV_CLIP_NORM = 1.0
+
+#: Attributes that copies and pickles of an optimizer keep; torch itself keeps only defaults, state and groups.
+_KEPT = ("base", "clip_norm", "pruner", "_owns_pruner", "spam_clock", "_age_offset", "_step_supports_amp_scaling")
+
+
+class AdamFamily(torch.optim.Adam):
+    """Adam, AdamW, AMSGrad with clipping, or SPAM, with or without pruning. Use the public subclasses."""
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool | None = None,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        prune: Prune | None = None,
+        base: str = "adamw",
+        spam: Spam | None = None,
+        clip_norm: float | None = None,
+    ) -> None:
+        if base not in BASES:
+            raise ValueError(f"unknown base {base!r}: expected one of {', '.join(BASES)}")
+        if spam is not None and base != "adamwspam":
+            raise ValueError(f"spam={spam!r} needs base='adamwspam', not base={base!r}")
+        if clip_norm is not None and clip_norm < 0:
+            raise ValueError(f"clip_norm={clip_norm!r}: expected at least 0 (0: no clipping)")
+        if differentiable and prune is not None and prune.sparsity:
+            raise ValueError("differentiable=True does not go with pruning: a mask update is not differentiable")
+        self.base = base
+        self.clip_norm = ADV_CLIP_NORM if clip_norm is None and base == "adamwadv" else clip_norm or None
+        self.spam_clock = SpamClock(spam or Spam()) if base == "adamwspam" else None
+        self._age_offset: dict[Tensor, int] = {}
+        self.pruner: Pruner | None = None
+        # An attached pruner is called by hooks; our own by `step`.
+        self._owns_pruner = prune is not None
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            base == "adamwadv" if amsgrad is None else amsgrad,
+            maximize=maximize,
+            foreach=foreach,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+            decoupled_weight_decay=base != "adam",
+        )
+        if prune is not None:
+            self.pruner = Pruner(self, prune, compact=True)
+        # A fused kernel can unscale inside itself, but clipping, spikes and pruning must see true gradients first.
+        plain = (prune is None or not prune.sparsity) and self.clip_norm is None and self.spam_clock is None
+        self._step_supports_amp_scaling = bool(fused) and plain
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), **{name: self.__dict__[name] for name in _KEPT}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        for group in self.param_groups:
+            # Checkpoints of releases that had no such key are of AdamW; torch's default is Adam's.
+            group["decoupled_weight_decay"] = self.base != "adam"
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; the pruner takes the group up, or refuses it, at once."""
+        super().add_param_group(param_group)
+        if self.pruner is not None:
+            self.pruner.refresh()
+
+    # ---- the step --------------------------------------------------------------------------------------------------
+
+    @_use_grad_for_differentiable
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; ``closure`` reevaluates the model, with gradients enabled, and returns the loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        counted = (self.spam_clock is None and self.pruner is None) or not is_probe(self)
+        if self.clip_norm is not None:
+            clip_grad_norm_(self, self.clip_norm)
+        if self.pruner is not None and self._owns_pruner:
+            self.pruner.before_step()
+        if self.spam_clock is not None and counted:
+            self._tend_moments(self.spam_clock)
+        for group in self.param_groups:
+            self._step_group(group)
+        if self.spam_clock is not None and counted:
+            self.spam_clock.step += 1
+        if self.pruner is not None and self._owns_pruner:
+            self.pruner.after_step(counted=counted)
+        return loss
+
+    def _step_group(self, group: dict[str, Any]) -> None:
+        scale = 1.0 if self.spam_clock is None else self.spam_clock.lr_scale
+        theta = None if self.spam_clock is None else self.spam_clock.theta
+        hyper = reference.Hyper(
+            lr=group["lr"] if scale == 1.0 else group["lr"] * scale,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            **{name: group[name] for name in reference.Hyper.__slots__ if name in group and name != "lr"},
+        )
+        narrow = [p for p in group["params"] if p.grad is not None and self._is_compact_or_wide(p)]
+        chosen = set(narrow)
+        self._step_whole({**group, "params": [p for p in group["params"] if p not in chosen]}, hyper, theta)
+        for p in narrow:
+            state = self.ensure_state(p)
+            mask = self.pruner.slots[p].mask if self.pruner is not None and p in self.pruner.slots else None
+            reference.masked_step(p, p.grad, state, self._corrected(state["step"], p), mask, hyper, theta)
+            state["step"] += 1
+
+    def _is_compact_or_wide(self, p: Tensor) -> bool:
+        slot = self.pruner.slots.get(p) if self.pruner is not None and self.pruner.compact else None
+        if slot is not None and slot.mask is not None:
+            return True
+        exp_avg = self.state[p].get("exp_avg") if p in self.state else None
+        return exp_avg is not None and exp_avg.dtype != p.dtype
+
+    def _step_whole(self, group: dict[str, Any], hyper: reference.Hyper, theta: float | None) -> None:
+        """torch's own update of the tensors that keep their shape."""
+        params: list[Tensor] = []
+        lists: tuple[list[Tensor], ...] = ([], [], [], [], [])
+        has_complex = self._init_group(group, params, *lists)  # type: ignore[no-untyped-call]
+        grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, steps = lists
+        if theta is not None:
+            for grad, exp_avg_sq in zip(grads, exp_avg_sqs, strict=True):
+                reference.clip_spikes(grad, exp_avg_sq, theta)
+        ages = [self._corrected(step, p) for step, p in zip(steps, params, strict=True)]
+        adam(
+            params,
+            grads,
+            exp_avgs,
+            exp_avg_sqs,
+            max_exp_avg_sqs,
+            ages,
+            has_complex=has_complex,
+            grad_scale=getattr(self, "grad_scale", None),
+            found_inf=getattr(self, "found_inf", None),
+            **hyper.torch_options(),
+        )
+        for step, age in zip(steps, ages, strict=True):
+            if age is not step:
+                step += 1
+
+    def ensure_state(self, p: Tensor) -> dict[str, Any]:
+        """The state of ``p``, made as torch makes it where there is none yet."""
+        if not self.state[p]:
+            group = next(group for group in self.param_groups if any(q is p for q in group["params"]))
+            hollow = p.grad is None
+            if hollow:
+                p.grad = torch.zeros_like(p)
+            self._init_group({**group, "params": [p]}, [], [], [], [], [], [])  # type: ignore[no-untyped-call]
+            if hollow:
+                p.grad = None
+        state: dict[str, Any] = self.state[p]
+        return state
+
+    # ---- SPAM ------------------------------------------------------------------------------------------------------
+
+    def _corrected(self, step: Tensor, p: Tensor) -> Tensor:
+        """The count that bias correction uses: ``step`` itself until a reset, then the updates since the last one."""
+        offset = self._age_offset.get(p, 0)
+        return step - offset if offset else step
+
+    def _tend_moments(self, clock: SpamClock) -> None:
+        """Soften the moments where the gradient spikes, zero them where a reset is due; before the update."""
+        if clock.settings.zscore is not None and clock.is_spike(float(kept_norm(self))):
+            first, second = clock.settings.soft_reset
+            for state in self.state.values():
+                state["exp_avg"] *= first
+                state["exp_avg_sq"] *= second
+        if clock.reset_due(self.pruner.end if self.pruner is not None else None):
+            clock.mark_reset()
+            for p, state in self.state.items():
+                for name in reference.MOMENTS:
+                    if name in state:
+                        state[name].zero_()
+                self._age_offset[p] = int(state["step"])
+
+    @property
+    def moments_ready(self) -> bool:
+        """Whether a mask update may rank by the moments now (they are not young after a reset)."""
+        return self.spam_clock is None or self.spam_clock.moments_ready
+
+    def moment_age(self, p: Tensor) -> int:
+        """Updates that the moments of ``p`` have seen since they were last zero."""
+        return int(self.state[p]["step"]) - self._age_offset.get(p, 0)
+
+    # ---- checkpoints -----------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """AdamW's own state dict: dense moments, masks as -0.0 in ``exp_avg_sq``, plain records in the groups."""
+        result = super().state_dict()
+        if self.pruner is not None and self._owns_pruner:
+            checkpoint.export(result, self, self.pruner, marks=True)
+        if self.spam_clock is not None:
+            for group, saved in zip(self.param_groups, result["param_groups"], strict=True):
+                offsets = [self._age_offset.get(p, 0) for p in group["params"]]
+                saved["spam"] = {**self.spam_clock.record(), "offsets": offsets}
+        return result
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a checkpoint of this family or of ``torch.optim.AdamW``.
+
+        Raises:
+            ValueError: its pruning record and its masks disagree, or do not fit this optimizer; nothing was loaded.
+        """
+        owns = self.pruner is not None and self._owns_pruner
+        loaded = checkpoint.read(state_dict, self, self.pruner) if owns and self.pruner is not None else None
+        super().load_state_dict(checkpoint.without_ours(state_dict))
+        checkpoint.restore_wide(state_dict, self)
+        if loaded is not None and self.pruner is not None:
+            checkpoint.pop_records(self)
+            self.pruner.restore(loaded.step, loaded.last_update, loaded.masks, loaded.movement)
+        self._restore_spam()
+
+    def _restore_spam(self) -> None:
+        self._age_offset = {}
+        for group in self.param_groups:
+            record = group.pop("spam", None)
+            if record is not None and self.spam_clock is not None:
+                self.spam_clock.restore(record)
+                pairs = zip(group["params"], record["offsets"], strict=True)
+                self._age_offset |= {p: offset for p, offset in pairs if offset}
+
+
+def is_probe(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether this step moves nothing: learning rate 0 in every group and gradients that are all zero.
+
+    torch.distributed.checkpoint takes such a step to make an optimizer create its state; the schedule must not see it.
+    """
+    for group in optimizer.param_groups:
+        lr = group["lr"]
+        if isinstance(lr, Tensor) and lr.device.type != "cpu":
+            return False
+        if float(lr) != 0.0:
+            return False
+    grads = (p.grad for group in optimizer.param_groups for p in group["params"])
+    return not any(bool(grad.count_nonzero()) for grad in grads if grad is not None)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""Checkpoints: on disk the state is AdamW's own, and masks are marks in it.
+
+A pruned weight's entry of ``exp_avg_sq`` is -0.0. No live entry can be: v starts at +0.0, and ``v*b2 + (1-b2)*g*g`` of
+non-negative terms is never -0.0. The sign survives every cast between floating dtypes, ``weights_only`` loading and
+resharding, and torch's AdamW trains on from it (its first step turns the marks into +0.0). A plain ``prune`` record in
+each parameter group tells how many weights the marks must name, so that lost marks are noticed.
+
+Optimizers that are only attached to may keep no ``exp_avg_sq``; their masks travel as packed bits, ``prune_mask``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adamwprune.kernels import reference
+from adamwprune.optim.pruner import Pruner
+from adamwprune.optim.slots import Slot
+from adamwprune.prune.masks import Mask
+
+#: Entries of a parameter's state that are ours, and that torch would cast to the weight's dtype on loading.
+_OURS = ("prune_mask", "prune_movement")
+
+
+def indexed(groups: Iterable[dict[str, Any]]) -> list[Any]:
+    """Parameters (live groups) or their numbers (saved groups), in order."""
+    return [p for group in groups for p in group["params"]]
+
+
+def export(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: Pruner, *, marks: bool) -> None:
+    """Turn a state dict just made by torch into the form on disk, in place; live state is not touched.
+
+    ``marks`` writes masks as -0.0 in ``exp_avg_sq``; else they become packed bits.
+    """
+    for number, (group, saved) in enumerate(zip(optimizer.param_groups, state_dict["param_groups"], strict=True)):
+        saved["prune"] = pruner.record(number)
+        for p, key in zip(group["params"], saved["params"], strict=True):
+            slot = pruner.slots.get(p)
+            if slot is not None and (slot.mask is not None or slot.movement is not None):
+                entry = dict(state_dict["state"].get(key, {}))
+                state_dict["state"][key] = _export_entry(entry, slot, pruner.compact, marks)
+
+
+def _export_entry(entry: dict[str, Any], slot: Slot, compact: bool, marks: bool) -> dict[str, Any]:
+    mask, shape = slot.mask, slot.weight.shape
+    if slot.movement is not None:
+        if mask is not None and compact:
+            entry["prune_movement"] = reference.expand(slot.movement, mask, shape)
+        else:
+            entry["prune_movement"] = slot.movement.view(shape).clone()
+    if mask is None:
+        return entry
+    if compact:
+        for name in reference.MOMENTS:
+            if name in entry:
+                entry[name] = reference.expand(entry[name], mask, shape, fill=-0.0 if name == "exp_avg_sq" else 0.0)
+    elif marks and "exp_avg_sq" in entry:
+        entry["exp_avg_sq"] = entry["exp_avg_sq"].masked_fill(~mask.to_bool(shape), -0.0)
+    else:
+        entry["prune_mask"] = mask.bits.clone()
+    return entry
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What a checkpoint says of pruning, checked against the optimizer before anything is loaded."""
+
+    step: int = 0
+    last_update: int | None = None
+    masks: dict[Tensor, Mask] = field(default_factory=dict)
+    movement: dict[Tensor, Tensor] = field(default_factory=dict)
+
+
+def read(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: Pruner) -> Loaded:
+    """Read masks and the schedule's place.
+
+    Raises:
+        ValueError: the record and the marks disagree, or do not fit this optimizer's scope or pattern.
+    """
+    loaded = Loaded()
+    for group, saved in zip(optimizer.param_groups, state_dict["param_groups"], strict=False):
+        record = saved.get("prune")
+        if record is None:
+            continue
+        loaded.step, loaded.last_update = record["step"], record["last_update"]
+        found = 0
+        names = group.get("param_names", [str(key) for key in saved["params"]])
+        for name, p, key in zip(names, group["params"], saved["params"], strict=False):
+            entry = state_dict["state"].get(key, {})
+            mask = _read_mask(entry, p) if record["masked"] else None
+            if mask is not None:
+                if p not in pruner.slots:
+                    raise ValueError(
+                        f"the checkpoint masks {name}, which this optimizer does not prune "
+                        f"({pruner.left_out.get(name, 'it is unknown')}): use the same scope (include, exclude)"
+                    )
+                found += mask.masked
+                loaded.masks[p] = mask
+            if "prune_movement" in entry and p in pruner.slots:
+                loaded.movement[p] = entry["prune_movement"].reshape(-1).to(p.device, torch.float32, copy=True)
+        _check_record(record, found, pruner)
+    return loaded
+
+
+def _read_mask(entry: dict[str, Any], p: Tensor) -> Mask | None:
+    if "prune_mask" in entry:
+        mask = Mask.from_bits(entry["prune_mask"], p.numel())
+    elif isinstance(entry.get("exp_avg_sq"), Tensor) and entry["exp_avg_sq"].shape == p.shape:
+        v = entry["exp_avg_sq"]
+        mask = Mask.from_bool(~((v == 0) & v.signbit()))
+    else:
+        return None
+    return mask if mask.masked else None
+
+
+def _check_record(record: dict[str, Any], found: int, pruner: Pruner) -> None:
+    if record.get("version") != 1:
+        raise ValueError(f"the checkpoint's prune record has version {record.get('version')!r}: this release reads 1")
+    if record["masked"] != found:
+        raise ValueError(
+            f"the checkpoint says that {record['masked']} weights are pruned, but its state marks {found}: the marks "
+            "were lost (another optimizer trained on from it) or damaged. Resume from an earlier checkpoint, or delete "
+            "the 'prune' entries of its param_groups to start from it as a dense one"
+        )
+    if found and record["pattern"] != pruner.prune.pattern:
+        raise ValueError(
+            f"the checkpoint was pruned with pattern={record['pattern']!r}, not {pruner.prune.pattern!r}: "
+            "use the same pattern"
+        )
+
+
+def without_ours(state_dict: dict[str, Any]) -> dict[str, Any]:
+    """A shallow copy that torch can load: our own entries are left out, as torch would cast their bits to floats."""
+    state = {
+        key: {name: value for name, value in entry.items() if name not in _OURS} if isinstance(entry, dict) else entry
+        for key, entry in state_dict["state"].items()
+    }
+    # An entry that held nothing but ours belongs to an optimizer that keeps no state of its own.
+    kept = {key: entry for key, entry in state.items() if entry or not state_dict["state"][key]}
+    return {**state_dict, "state": kept}
+
+
+def restore_wide(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Undo torch's narrowing: state that was saved wider than its weight (float32 under bfloat16) keeps its dtype."""
+    for p, key in zip(indexed(optimizer.param_groups), indexed(state_dict["param_groups"]), strict=True):
+        for name, value in state_dict["state"].get(key, {}).items():
+            if name == "step" or name in _OURS or not isinstance(value, Tensor) or not value.is_floating_point():
+                continue
+            if value.element_size() > p.element_size():
+                optimizer.state[p][name] = value.to(p.device, copy=True)
+
+
+def pop_records(optimizer: torch.optim.Optimizer) -> None:
+    """Drop the records that loading left in the live groups: the pruner is where they live."""
+    for group in optimizer.param_groups:
+        group.pop("prune", None)

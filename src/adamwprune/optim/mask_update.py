@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""A mask update: budgets, ranks, and new masks, tensor by tensor.
+
+Every tensor is ranked before any is changed, so a refusal leaves everything as it was. What is held at once is one
+threshold per tensor (one packed mask per tensor for patterns), and a chunk of scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from torch import Tensor
+
+from adamwprune.optim.slots import Slot, bounds
+from adamwprune.prune.config import Prune
+from adamwprune.prune.distributions import BY_SHAPE, by_cut
+from adamwprune.prune.masks import Mask
+from adamwprune.prune.scores import Score
+from adamwprune.prune.slices import View
+from adamwprune.prune.thresholds import Cut, lowest
+
+
+def new_masks(
+    slots: Sequence[Slot], views: Sequence[View], prune: Prune, sparsity: float, exchange_share: float
+) -> Iterator[tuple[Slot, Mask]]:
+    """Yield each tensor's new mask; the caller makes it the tensor's before it asks for the next.
+
+    Args:
+        slots: the tensors in scope.
+        views: the same tensors as scores see them.
+        prune: what the user asked for.
+        sparsity: the schedule's sparsity now.
+        exchange_share: share of the kept weights to exchange for masked ones.
+
+    Raises:
+        NonFiniteScoreError: a score is NaN or infinite; raised before the first mask is yielded.
+    """
+    ranking = prune.ranking()
+    counts = _budgets(slots, views, prune, sparsity)
+    swaps = [_exchanged(slot, count, exchange_share) for slot, count in zip(slots, counts, strict=True)]
+    if not any(swaps) and all(count == slot.masked for slot, count in zip(slots, counts, strict=True)):
+        return
+    plans = [
+        _plan(view, slot, prune, count + swap)
+        for view, slot, count, swap in zip(views, slots, counts, swaps, strict=True)
+    ]
+    for slot, view, plan, swap in zip(slots, views, plans, swaps, strict=True):
+        mask = plan if isinstance(plan, Mask) else view.keep_above(plan, ranking)
+        yield slot, _regrown(slot, mask, swap) if swap else mask
+
+
+def _budgets(slots: Sequence[Slot], views: Sequence[View], prune: Prune, sparsity: float) -> list[int]:
+    """How many weights of each tensor shall be masked."""
+    limits = [bounds(slot, prune) for slot in slots]
+    budget = prune.budget_score()
+    if budget is None or not slots:
+        return BY_SHAPE[prune.distribution](limits, sparsity) if slots else []
+    return by_cut(limits, [_score_chunks(view, budget) for view in views], sparsity)
+
+
+def _score_chunks(view: View, score: Score) -> Callable[[], Iterable[Tensor]]:
+    return lambda: view.scores(score)
+
+
+def _plan(view: View, slot: Slot, prune: Prune, masked: int) -> Cut | Mask:
+    """Where the tensor's scores are cut; with a pattern, which compares neighbours, the mask itself."""
+    ranking, pattern = prune.ranking(), prune.parsed_pattern()
+    if pattern is None:
+        return lowest(_score_chunks(view, ranking), masked - slot.masked)
+    mask = slot.mask or Mask.full(slot.weight.numel(), slot.weight.device)
+    return pattern.select(view.dense_scores(ranking), mask, tuple(slot.weight.shape), masked)
+
+
+def _exchanged(slot: Slot, masked: int, share: float) -> int:
+    """How many kept weights to swap for masked ones."""
+    if not share or slot.mask is None or slot.exchange is None:
+        return 0
+    kept = slot.weight.numel() - masked
+    return min(int(share * kept), slot.masked, kept)
+
+
+def _regrown(slot: Slot, dropped: Mask, count: int) -> Mask:
+    """Take back the ``count`` weights with the largest |gradient| among those masked before this update.
+
+    (RigL, Evci et al. 2020, arXiv 1911.11134. They start again from weight zero and state zero.)
+    """
+    assert slot.mask is not None
+    assert slot.exchange is not None
+    candidates = (~slot.mask.to_bool()).nonzero().squeeze(1)
+    smallness = -slot.exchange.reshape(-1)[candidates].abs()
+    stays_masked = lowest(lambda: (smallness,), count).splitter()(smallness)
+    keep = dropped.to_bool()
+    keep[candidates[~stays_masked]] = True
+    return Mask.from_bool(keep)

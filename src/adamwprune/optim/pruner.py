@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: MIT
+"""The pruner: keeps the masks of an optimizer's prunable tensors and updates them on schedule.
+
+It works beside any optimizer. In compact layout (:class:`adamwprune.AdamWPrune`) the optimizer's state of a masked
+tensor holds kept weights only; in dense layout (:func:`adamwprune.attach`, or regrowth) everything keeps its shape and
+masked entries are zeroed after every step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adamwprune.kernels import backend, reference
+from adamwprune.optim import account
+from adamwprune.optim.mask_update import new_masks
+from adamwprune.optim.slots import Slot, check_reachable, classify, target_count
+from adamwprune.prune.config import Prune
+from adamwprune.prune.masks import Mask
+from adamwprune.prune.slices import View
+
+
+class Pruner:
+    """Masks, their schedule and their account. Made by ``AdamWPrune(prune=...)`` and :func:`adamwprune.attach`."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, prune: Prune, *, compact: bool) -> None:
+        self.optimizer = optimizer
+        self.prune = prune
+        # Regrowth needs the moments of masked weights' neighbours in place: state that can come back stays dense.
+        self.compact = compact and not prune.regrow
+        self.step = 0
+        self.last_update: int | None = None
+        self.left_out: dict[str, str] = {}
+        self.slots: dict[Tensor, Slot] = {}
+        budget = prune.budget_score()
+        self._needs = prune.ranking().needs | (budget.needs if budget else frozenset())
+        self._ramp = prune.ramp() if prune.sparsity and prune.total_steps is not None else None
+        self._waiting: dict[str, str] = {}
+        self._seen_params = 0
+        self._unverified = False
+        self._hooks: list[Any] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take up parameters that were added to the optimizer since the last look.
+
+        Raises:
+            ValueError: names are missing, a glob matches nothing, nothing is prunable, or the target cannot be reached.
+        """
+        groups = self.optimizer.param_groups
+        fresh = classify(groups, self.prune, self.slots, self.left_out)
+        check_reachable([*self.slots.values(), *fresh], self.prune, self.left_out)
+        for slot in fresh:
+            self.slots[slot.weight] = slot
+            self._register_hook(slot)
+        self._seen_params = sum(len(group["params"]) for group in groups)
+
+    def set_total_steps(self, total_steps: int) -> None:
+        """Tell the number of optimizer steps of the run; before the first step.
+
+        Raises:
+            ValueError: the run has begun, or the window does not fit.
+        """
+        if self.step and self._ramp is not None:
+            raise ValueError(f"total_steps cannot change at step {self.step}: set it before the first step")
+        self.prune = dataclasses.replace(self.prune, total_steps=total_steps)
+        self._ramp = self.prune.ramp() if self.prune.sparsity else None
+
+    # ---- what the optimizer calls ----------------------------------------------------------------------------------
+
+    @property
+    def end(self) -> int | None:
+        """Step of the last mask update; None where nothing will be pruned."""
+        return None if self._ramp is None else self._ramp.end
+
+    def before_step(self, grad_scale: float = 1.0) -> None:
+        """Called with the step's gradients before they are used; ``grad_scale`` is what they are multiplied by."""
+        if self.prune.sparsity and self._ramp is None:
+            self.prune.ramp()
+        if sum(len(group["params"]) for group in self.optimizer.param_groups) != self._seen_params:
+            self.refresh()
+        if self._unverified:
+            self._verify_weights()
+        for slot in self.slots.values():
+            grad = slot.weight.grad
+            if grad is None:
+                continue
+            if not self.compact and slot.mask is not None:
+                reference.zero_masked(grad, slot.mask)
+            if "movement" in self._needs and self.prune.sparsity:
+                self._accumulate_movement(slot, grad, grad_scale)
+
+    def _accumulate_movement(self, slot: Slot, grad: Tensor, grad_scale: float) -> None:
+        if slot.movement is None:
+            entries = slot.mask.kept if self.compact and slot.mask is not None else slot.weight.numel()
+            slot.movement = torch.zeros(entries, dtype=torch.float32, device=slot.weight.device)
+        reference.accumulate_movement(slot.movement, slot.weight, grad, slot.mask, self.compact, 1.0 / grad_scale)
+
+    def after_step(self, *, counted: bool = True) -> None:
+        """Called once the weights have moved. ``counted`` is False for a step that was skipped or only a probe."""
+        if not self.compact:
+            for slot in self.slots.values():
+                self._enforce_zeros(slot)
+        if counted:
+            self.step += 1
+            if self._due(self.step):
+                self.update()
+            for slot in self.slots.values():
+                slot.exchange = None
+
+    def _due(self, step: int) -> bool:
+        if self._ramp is None or not self._ramp.pending(step, self.last_update):
+            return False
+        return not self.uses_moments or getattr(self.optimizer, "moments_ready", True)
+
+    @property
+    def uses_moments(self) -> bool:
+        """Whether mask updates rank by Adam's moments."""
+        return not self._needs.isdisjoint({"m", "v"})
+
+    def _enforce_zeros(self, slot: Slot) -> None:
+        if slot.mask is None:
+            return
+        reference.zero_masked(slot.weight, slot.mask)
+        for value in self.optimizer.state.get(slot.weight, {}).values():
+            if isinstance(value, Tensor) and value.is_floating_point() and value.shape == slot.weight.shape:
+                reference.zero_masked(value, slot.mask)
+
+    # ---- gradients of masked weights -------------------------------------------------------------------------------
+
+    def _register_hook(self, slot: Slot) -> None:
+        if not slot.weight.requires_grad:
+            return
+        this, position = weakref.ref(self), weakref.ref(slot.weight)
+
+        def after_backward(_: Tensor) -> None:
+            pruner, weight = this(), position()
+            if pruner is not None and weight is not None and weight in pruner.slots:
+                pruner._see_gradient(pruner.slots[weight])
+
+        self._hooks.append(slot.weight.register_post_accumulate_grad_hook(after_backward))  # type: ignore[no-untyped-call]
+
+    def _see_gradient(self, slot: Slot) -> None:
+        grad = slot.weight.grad
+        if slot.mask is None or grad is None:
+            return
+        if self.prune.regrow and self._due(self.step + 1):
+            # Micro-batches add up: masked entries of `grad` were zeroed after the last one, so they hold this one's
+            # alone. Non-finite entries of a step that GradScaler skipped are dropped.
+            fresh = grad.detach().float().masked_fill(slot.mask.to_bool(grad.shape), 0)
+            slot.exchange = fresh if slot.exchange is None else fresh + slot.exchange.nan_to_num(0, 0, 0)
+        if self.prune.mask_grads:
+            reference.zero_masked(grad, slot.mask)
+
+    # ---- the mask update -------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Bring the masks to the schedule's sparsity of this step.
+
+        Raises:
+            NonFiniteScoreError: a score is NaN or infinite; nothing was changed.
+            ValueError: the optimizer keeps no moments and the score needs them; nothing was changed.
+        """
+        assert self._ramp is not None
+        slots = self._eligible()
+        # RigL anneals its exchange by a cosine; here it ends with the ramp.
+        progress = min(1.0, (self.step - self._ramp.start) / (self._ramp.end - self._ramp.start))
+        exchange = self.prune.regrow * 0.5 * (1.0 + math.cos(math.pi * progress))
+        sparsity = self.prune.sparsity * self._ramp.fraction(self.step)
+        for slot, mask in new_masks(slots, [self.view(slot) for slot in slots], self.prune, sparsity, exchange):
+            self._apply(slot, mask)
+        self.last_update = self.step
+
+    def _eligible(self) -> list[Slot]:
+        """Slots that can be ranked now; the others wait, and the report says why."""
+        self._waiting = {}
+        for slot in self.slots.values():
+            if not slot.weight.requires_grad and slot.mask is None:
+                self._waiting[slot.name] = "frozen"
+            elif self.uses_moments and not self._has_moments(slot):
+                self._waiting[slot.name] = "it has no optimizer state yet"
+            elif "g" in self._needs and slot.weight.grad is None:
+                self._waiting[slot.name] = "it has no gradient"
+        return [slot for slot in self.slots.values() if slot.name not in self._waiting]
+
+    def _has_moments(self, slot: Slot) -> bool:
+        state = self.optimizer.state.get(slot.weight, {})
+        if state and ("exp_avg" not in state or "exp_avg_sq" not in state):
+            raise ValueError(
+                f"score {self.prune.score!r} needs exp_avg and exp_avg_sq, and {type(self.optimizer).__name__} keeps "
+                f"{', '.join(map(str, state)) or 'nothing'} for {slot.name}: use an Adam-family optimizer, or score "
+                "magnitude, movement, taylor, lamp or random"
+            )
+        return bool(state) and self._age(slot) > 0
+
+    def _age(self, slot: Slot) -> int:
+        moment_age: Callable[[Tensor], int] | None = getattr(self.optimizer, "moment_age", None)
+        if moment_age is not None:
+            return moment_age(slot.weight)
+        return int(self.optimizer.state[slot.weight].get("step", self.step))
+
+    def view(self, slot: Slot) -> View:
+        """The tensor as scores see it."""
+        state = self.optimizer.state.get(slot.weight, {})
+        beta1, beta2 = self.optimizer.param_groups[slot.group].get("betas", (0.9, 0.999))
+        return View(
+            name=slot.name,
+            weight=slot.weight,
+            mask=slot.mask,
+            compact=self.compact,
+            grad=slot.weight.grad,
+            exp_avg=state.get("exp_avg") if self.uses_moments else None,
+            exp_avg_sq=state.get("exp_avg_sq") if self.uses_moments else None,
+            movement=self._movement_of(slot),
+            betas=(float(beta1), float(beta2)),
+            age=self._age(slot) if self.uses_moments else 0,
+        )
+
+    def _movement_of(self, slot: Slot) -> Tensor | None:
+        if "movement" not in self._needs or slot.movement is not None:
+            return slot.movement
+        return torch.zeros(slot.weight.numel(), device=slot.weight.device)
+
+    def _apply(self, slot: Slot, new: Mask) -> None:
+        """Make ``new`` the tensor's mask: zero what goes, and compact what the optimizer keeps of the rest."""
+        old = slot.mask
+        if self.compact:
+            ensure: Callable[[Tensor], dict[str, Any]] = self.optimizer.ensure_state  # type: ignore[attr-defined]
+            state = ensure(slot.weight)
+            for name in reference.MOMENTS:
+                if name in state:
+                    state[name] = reference.compact(state[name], old, new)
+            if slot.movement is not None:
+                slot.movement = reference.compact(slot.movement, old, new)
+        elif slot.movement is not None:
+            slot.movement.masked_fill_(~new.to_bool(), 0)
+        reference.zero_masked(slot.weight, new)
+        slot.mask = new
+        if slot.weight.grad is not None:
+            reference.zero_masked(slot.weight.grad, new)
+        if not self.compact:
+            self._enforce_zeros(slot)
+
+    # ---- checkpoints and copies ------------------------------------------------------------------------------------
+
+    def record(self, group: int) -> dict[str, Any]:
+        """What a checkpoint keeps of one parameter group, as plain data."""
+        slots = [slot for slot in self.slots.values() if slot.group == group]
+        return {
+            "version": 1,
+            "step": self.step,
+            "last_update": self.last_update,
+            "sparsity": self.prune.sparsity,
+            "pattern": self.prune.pattern,
+            "masked": sum(slot.masked for slot in slots),
+        }
+
+    def restore(
+        self, step: int, last_update: int | None, masks: dict[Tensor, Mask], movement: dict[Tensor, Tensor]
+    ) -> None:
+        """Take up a checkpoint whose state was already loaded, dense, into the optimizer."""
+        self.step, self.last_update = step, last_update
+        for p, slot in self.slots.items():
+            slot.mask, slot.exchange = masks.get(p), None
+            slot.movement = movement.get(p)
+            if slot.mask is None:
+                continue
+            slot.mask = slot.mask.to(p.device)
+            if self.compact:
+                state = self.optimizer.state[p]
+                for name in reference.MOMENTS:
+                    if name in state:
+                        state[name] = reference.compact(state[name], None, slot.mask)
+                if slot.movement is not None:
+                    slot.movement = reference.compact(slot.movement, None, slot.mask)
+        self._unverified = bool(masks)
+
+    def _verify_weights(self) -> None:
+        """At the first step after a load: masked weights that are not zero are of another checkpoint than the masks."""
+        for slot in self.slots.values():
+            if slot.mask is None:
+                continue
+            alive = int(slot.weight.detach()[~slot.mask.to_bool(slot.weight.shape)].count_nonzero())
+            if alive:
+                raise ValueError(
+                    f"{alive} weights of {slot.name} are not zero though the loaded optimizer state masks them: load "
+                    "the model's weights from the same checkpoint"
+                )
+        self._unverified = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_hooks"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._hooks = []
+        for slot in self.slots.values():
+            self._register_hook(slot)
+
+    # ---- what a user asks ------------------------------------------------------------------------------------------
+
+    def named_masks(self) -> dict[str, Tensor]:
+        """Name to bool tensor of the weight's shape (True: kept), for tensors that have a mask."""
+        return {s.name: s.mask.to_bool(s.weight.shape) for s in self.slots.values() if s.mask is not None}
+
+    @torch.no_grad()
+    def apply_masks(self, copy: torch.nn.Module | Iterable[tuple[str, Tensor]]) -> None:
+        """Zero the masked weights of a copy of the model (EMA, SWA), matching parameters by name."""
+        named = copy.named_parameters() if isinstance(copy, torch.nn.Module) else copy
+        masks = {slot.name: slot.mask for slot in self.slots.values() if slot.mask is not None}
+        for name, tensor in named:
+            bare = name.removeprefix("module.").removeprefix("_orig_mod.")
+            mask = masks.get(name, masks.get(bare))
+            if mask is not None:
+                reference.zero_masked(tensor, mask.to(tensor.device))
+
+    @property
+    def at_target(self) -> bool:
+        """Whether exactly the final number of weights is masked: ``floor(sparsity * n + 1/2)`` of every scope."""
+        in_scope = [slot for slot in self.slots.values() if slot.name not in self._waiting]
+        return sum(slot.masked for slot in self.slots.values()) == target_count(in_scope, self.prune)
+
+    @property
+    def sparsity(self) -> float:
+        """Measured: masked over prunable weights."""
+        weights = sum(slot.weight.numel() for slot in self.slots.values())
+        return sum(slot.masked for slot in self.slots.values()) / weights if weights else 0.0
+
+    def report(self) -> dict[str, Any]:
+        """Where pruning stands, as plain data.
+
+        Returns:
+            ``step``; ``target`` and measured ``sparsity``; ``last_update`` (a step, or None); ``backend``; ``tensors``
+            {name: {weights, masked, sparsity}}; ``left_out`` {name: reason}; ``bytes`` {weights, gradients, state,
+            mask, workspace} of the prunable tensors and ``bytes_model`` of all. Bytes count tensors that exist now.
+        """
+        slots = list(self.slots.values())
+        extra = {
+            "state": sum(account.nbytes(slot.movement) for slot in slots),
+            "mask": sum(slot.mask.nbytes for slot in slots if slot.mask is not None),
+            "workspace": sum(account.nbytes(slot.exchange) for slot in slots),
+        }
+        prunable = account.count(self.optimizer, self.slots)
+        model = account.count(self.optimizer, (p for group in self.optimizer.param_groups for p in group["params"]))
+        return {
+            "step": self.step,
+            "target": self.prune.sparsity,
+            "sparsity": self.sparsity,
+            "last_update": self.last_update,
+            "backend": backend(slots[0].weight.device.type if slots else "cpu"),
+            "tensors": {
+                slot.name: {
+                    "weights": slot.weight.numel(),
+                    "masked": slot.masked,
+                    "sparsity": slot.masked / slot.weight.numel(),
+                }
+                for slot in slots
+            },
+            "left_out": {**self.left_out, **self._waiting},
+            "bytes": {kind: prunable[kind] + extra.get(kind, 0) for kind in account.KINDS},
+            "bytes_model": {kind: model[kind] + extra.get(kind, 0) for kind in account.KINDS},
+        }

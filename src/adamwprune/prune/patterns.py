@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""Which weights go together: single weights (no pattern), or ``n:m``: n of every m consecutive inputs stay.
+
+Groups of ``n:m`` run along dimension 1, the inputs of a Linear or convolution, as sparse matrix units expect.
+During the ramp whole groups change over, the ones first whose removed weights score lowest.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adamwprune.prune.masks import Mask
+from adamwprune.prune.thresholds import lowest, require_finite
+
+
+@dataclass(frozen=True, slots=True)
+class NofM:
+    """Keep ``n`` of every ``m`` consecutive weights along dimension 1."""
+
+    n: int
+    m: int
+
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}"
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction removed once every group follows the pattern."""
+        return 1.0 - self.n / self.m
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Why a tensor of this shape cannot follow the pattern; None where it can."""
+        if shape[1] % self.m:
+            return f"its {shape[1]} inputs are not a multiple of {self.m} (pattern {self})"
+        return None
+
+    def groups(self, keep: Tensor) -> Tensor:
+        """View any tensor of a weight's shape as ``[groups, m]``."""
+        return keep.movedim(1, -1).reshape(-1, self.m)
+
+    def select(self, scores: Tensor, mask: Mask, shape: tuple[int, ...], masked: int) -> Mask:
+        """Change over as many groups as ``masked`` weights allow.
+
+        Args:
+            scores: dense float32 scores of the tensor's shape; entries of masked weights are not read.
+            mask: the mask so far; its groups are either whole or already follow the pattern.
+            shape: the weight's shape.
+            masked: how many weights may be masked in all; rounded down to whole groups.
+
+        The scores of one tensor, and two arrays of its size to rank them in their groups, are held at once.
+        """
+        require_finite(scores)
+        removed = self.m - self.n
+        keep = self.groups(mask.to_bool(shape))
+        whole = keep.all(dim=1).nonzero().squeeze(1)
+        ranked, order = self.groups(scores.view(shape))[whole].sort(dim=1, descending=True, stable=True)
+        count = masked // removed - (keep.shape[0] - whole.numel())
+        cost = ranked[:, self.n :].sum(dim=1)
+        stays = lowest(lambda: (cost,), max(count, 0)).splitter()(cost)
+        changed = whole[~stays]
+        keep[changed] = keep[changed].scatter(1, order[~stays][:, self.n :], False)
+        moved = torch.Size((shape[0], *shape[2:], shape[1]))
+        return Mask.from_bool(keep.view(moved).movedim(-1, 1))
+
+
+Pattern = NofM | None
+
+
+def parse_pattern(pattern: str | None) -> Pattern:
+    """``None``, or ``"n:m"`` with 0 < n < m."""
+    if pattern is None:
+        return None
+    match = re.fullmatch(r"(\d+):(\d+)", pattern) if isinstance(pattern, str) else None
+    if match is None or not 0 < int(match[1]) < int(match[2]):
+        raise ValueError(f'unknown pattern {pattern!r}: expected None or "n:m" with 0 < n < m, such as "2:4"')
+    return NofM(int(match[1]), int(match[2]))

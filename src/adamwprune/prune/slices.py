@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""A prunable tensor as scores see it: float32 slices over its kept weights, a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+from adamwprune.prune.masks import CHUNK, Chunk, Mask, whole
+from adamwprune.prune.scores import Score
+from adamwprune.prune.thresholds import Cut
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One tensor at a mask update, with what the optimizer knows of it.
+
+    ``weight`` and ``grad`` have the parameter's shape. ``exp_avg``, ``exp_avg_sq`` and ``movement`` are compact (one
+    entry per kept weight, row-major) where ``compact`` is set and a mask exists, else of the parameter's shape.
+    ``age`` counts the updates that the moments have seen since they were last zero.
+    """
+
+    name: str
+    weight: Tensor
+    mask: Mask | None
+    compact: bool
+    grad: Tensor | None = None
+    exp_avg: Tensor | None = None
+    exp_avg_sq: Tensor | None = None
+    movement: Tensor | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
+    age: int = 0
+
+    def chunks(self, size: int = CHUNK) -> Iterator[Chunk]:
+        """The kept weights, a chunk at a time."""
+        if self.mask is None:
+            return whole(self.weight.numel(), self.weight.device, size)
+        return self.mask.chunks(size)
+
+    def _chunks_for(self, score: Score) -> Iterator[Chunk]:
+        return self.chunks(self.weight.numel() if score.whole else CHUNK)
+
+    def scores(self, score: Score) -> Iterator[Tensor]:
+        """Score the kept weights in order, in float32, holding a chunk at a time (a tensor where ``score.whole``)."""
+        dense = {name: x.detach().reshape(-1) for name, x in (("w", self.weight), ("g", self.grad)) if x is not None}
+        state = {name: x.detach().reshape(-1) for name, x in self._state() if x is not None}
+        for chunk in self._chunks_for(score):
+            inputs = {name: x[chunk.low : chunk.high][chunk.index].float() for name, x in dense.items()}
+            for name, x in state.items():
+                inputs[name] = self._state_slice(x, chunk).float()
+            if "m" in inputs:
+                inputs["m"] = inputs["m"] / (1.0 - self.betas[0] ** self.age)
+            if "v" in inputs:
+                inputs["v"] = inputs["v"] / (1.0 - self.betas[1] ** self.age)
+            inputs["index"] = chunk.index + (chunk.low + (crc32(self.name.encode()) << 32))
+            yield score(**inputs)
+
+    def _state(self) -> tuple[tuple[str, Tensor | None], ...]:
+        return ("m", self.exp_avg), ("v", self.exp_avg_sq), ("movement", self.movement)
+
+    def _state_slice(self, x: Tensor, chunk: Chunk) -> Tensor:
+        if self.compact and self.mask is not None:
+            return x[chunk.start : chunk.stop]
+        return x[chunk.low : chunk.high][chunk.index]
+
+    def keep_above(self, cut: Cut, score: Score) -> Mask:
+        """The mask without the weights whose scores lie below the cut."""
+        keeps = cut.splitter()
+        bits, kept = [], 0
+        for chunk, scores in zip(self._chunks_for(score), self.scores(score), strict=True):
+            keep = torch.zeros(chunk.high - chunk.low, dtype=torch.bool, device=scores.device)
+            keep[chunk.index[keeps(scores)]] = True
+            part = Mask.from_bool(keep)
+            bits.append(part.bits)
+            kept += part.kept
+        return Mask(torch.cat(bits), self.weight.numel(), kept)
+
+    def dense_scores(self, score: Score) -> Tensor:
+        """Scores as float32 of the weight's shape, zero where masked: for patterns, which compare neighbours."""
+        out = torch.zeros(self.weight.numel(), dtype=torch.float32, device=self.weight.device)
+        for chunk, scores in zip(self._chunks_for(score), self.scores(score), strict=True):
+            out[chunk.low : chunk.high].index_copy_(0, chunk.index, scores)
+        return out.view(self.weight.shape)
