@@ -243,7 +243,8 @@ class AdamFamily(torch.optim.Adam):
         """
         owns = self.pruner is not None and self._owns_pruner
         loaded = checkpoint.read(state_dict, self, self.pruner) if owns and self.pruner is not None else None
-        super().load_state_dict(checkpoint.without_ours(state_dict))
+        attached = self.pruner is not None and not owns
+        super().load_state_dict(state_dict if attached else checkpoint.without_ours(state_dict))
         checkpoint.restore_wide(state_dict, self)
         if loaded is not None and self.pruner is not None:
             checkpoint.pop_records(self)

@@ -66,7 +66,7 @@ def state(w: Tensor, v: Tensor) -> Tensor:
 
 
 def fisher(w: Tensor, v: Tensor) -> Tensor:
-    """|w| v^½: Optimal Brain Damage (LeCun et al. 1989) with Adam's v as the diagonal Fisher (arXiv 2507.18807)."""
+    """|w| v^½: Optimal Brain Damage (LeCun et al. 1989) with Adam's v as diagonal Fisher (arXiv 2507.18807)."""
     return w.abs() * v.sqrt()
 
 
