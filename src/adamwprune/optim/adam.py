@@ -82,6 +82,10 @@ class AdamFamily(torch.optim.Adam):
             fused=fused,
             decoupled_weight_decay=base != "adam",
         )
+        if self.spam_clock is not None:
+            for group in self.param_groups:
+                # torch.distributed.checkpoint restores only group keys that the live optimizer has.
+                group.setdefault("spam", {})
         if prune is not None:
             self.pruner = Pruner(self, prune, compact=True)
         # A fused kernel can unscale inside itself, but clipping, spikes and pruning must see true gradients first.
@@ -89,7 +93,9 @@ class AdamFamily(torch.optim.Adam):
         self._step_supports_amp_scaling = bool(fused) and plain
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), **{name: self.__dict__[name] for name in _KEPT}}
+        kept = {name: self.__dict__[name] for name in _KEPT}
+        # A copy has no hooks, so an attached pruner does not go along: attach to the copy again.
+        return {**super().__getstate__(), **kept, "pruner": self.pruner if self._owns_pruner else None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -247,15 +253,14 @@ class AdamFamily(torch.optim.Adam):
         super().load_state_dict(state_dict if attached else checkpoint.without_ours(state_dict))
         checkpoint.restore_wide(state_dict, self)
         if loaded is not None and self.pruner is not None:
-            checkpoint.pop_records(self)
-            self.pruner.restore(loaded.step, loaded.last_update, loaded.masks, loaded.movement)
+            self.pruner.restore(loaded)
         self._restore_spam()
 
     def _restore_spam(self) -> None:
         self._age_offset = {}
         for group in self.param_groups:
-            record = group.pop("spam", None)
-            if record is not None and self.spam_clock is not None:
+            record = group.get("spam")
+            if record and self.spam_clock is not None:
                 self.spam_clock.restore(record)
                 pairs = zip(group["params"], record["offsets"], strict=True)
                 self._age_offset |= {p: offset for p, offset in pairs if offset}

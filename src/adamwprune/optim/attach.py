@@ -11,6 +11,7 @@ from torch import Tensor
 from adamwprune.optim import checkpoint
 from adamwprune.optim.adam import is_probe
 from adamwprune.optim.pruner import Pruner
+from adamwprune.optim.record import Loaded
 from adamwprune.prune.config import Prune
 
 
@@ -31,7 +32,7 @@ def attach(optimizer: torch.optim.Optimizer, prune: Prune) -> Pruner:
     if getattr(optimizer, "defaults", {}).get("differentiable") and prune.sparsity:
         raise ValueError("differentiable=True does not go with pruning: a mask update is not differentiable")
     pruner = Pruner(optimizer, prune, compact=False)
-    if pruner.uses_moments and "betas" not in optimizer.defaults and not optimizer.state:
+    if prune.sparsity and pruner.uses_moments and "betas" not in optimizer.defaults and not optimizer.state:
         raise ValueError(
             f"score {prune.score!r} (distribution {prune.distribution!r}) ranks by Adam's moments, and "
             f"{type(optimizer).__name__} keeps none: use score magnitude, movement, taylor, lamp or random, or an "
@@ -44,7 +45,7 @@ def attach(optimizer: torch.optim.Optimizer, prune: Prune) -> Pruner:
 
 def _register_hooks(optimizer: torch.optim.Optimizer, pruner: Pruner) -> None:
     counted = True
-    loaded = checkpoint.Loaded()
+    loaded = Loaded()
 
     def gradients_are_there(opt: torch.optim.Optimizer) -> None:
         nonlocal counted
@@ -81,8 +82,7 @@ def _register_hooks(optimizer: torch.optim.Optimizer, pruner: Pruner) -> None:
         return checkpoint.without_ours(state_dict)
 
     def after_load(opt: torch.optim.Optimizer) -> None:
-        checkpoint.pop_records(opt)
-        pruner.restore(loaded.step, loaded.last_update, loaded.masks, loaded.movement)
+        pruner.restore(loaded)
 
     optimizer.register_step_pre_hook(before_step)
     optimizer.register_step_post_hook(after_step)

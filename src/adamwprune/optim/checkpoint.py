@@ -12,7 +12,6 @@ Optimizers that are only attached to may keep no ``exp_avg_sq``; their masks tra
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from adamwprune.kernels import reference
 from adamwprune.optim.pruner import Pruner
+from adamwprune.optim.record import Loaded
 from adamwprune.optim.slots import Slot
 from adamwprune.prune.masks import Mask
 
@@ -66,16 +66,6 @@ def _export_entry(entry: dict[str, Any], slot: Slot, compact: bool, marks: bool)
     return entry
 
 
-@dataclass(slots=True)
-class Loaded:
-    """What a checkpoint says of pruning, checked against the optimizer before anything is loaded."""
-
-    step: int = 0
-    last_update: int | None = None
-    masks: dict[Tensor, Mask] = field(default_factory=dict)
-    movement: dict[Tensor, Tensor] = field(default_factory=dict)
-
-
 def read(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: Pruner) -> Loaded:
     """Read masks and the schedule's place.
 
@@ -84,27 +74,31 @@ def read(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: P
     """
     loaded = Loaded()
     for group, saved in zip(optimizer.param_groups, state_dict["param_groups"], strict=False):
-        record = saved.get("prune")
-        if record is None:
-            continue
-        loaded.step, loaded.last_update = record["step"], record["last_update"]
+        record = saved.get("prune") or {}
+        if record:
+            loaded.step, loaded.last_update = record["step"], record["last_update"]
+            loaded.waiting |= record["waiting"]
         found = 0
         names = group.get("param_names", [str(key) for key in saved["params"]])
         for name, p, key in zip(names, group["params"], saved["params"], strict=False):
             entry = state_dict["state"].get(key, {})
-            mask = _read_mask(entry, p) if record["masked"] else None
+            mask = _read_mask(entry, p)
             if mask is not None:
-                if p not in pruner.slots:
-                    raise ValueError(
-                        f"the checkpoint masks {name}, which this optimizer does not prune "
-                        f"({pruner.left_out.get(name, 'it is unknown')}): use the same scope (include, exclude)"
-                    )
+                _check_scope(name, p, pruner)
                 found += mask.masked
                 loaded.masks[p] = mask
             if "prune_movement" in entry and p in pruner.slots:
                 loaded.movement[p] = entry["prune_movement"].reshape(-1).to(p.device, torch.float32, copy=True)
         _check_record(record, found, pruner)
     return loaded
+
+
+def _check_scope(name: str, p: Tensor, pruner: Pruner) -> None:
+    if p not in pruner.slots:
+        raise ValueError(
+            f"the checkpoint masks {name}, which this optimizer does not prune "
+            f"({pruner.left_out.get(name, 'it is unknown')}): use the same scope (include, exclude)"
+        )
 
 
 def _read_mask(entry: dict[str, Any], p: Tensor) -> Mask | None:
@@ -119,6 +113,13 @@ def _read_mask(entry: dict[str, Any], p: Tensor) -> Mask | None:
 
 
 def _check_record(record: dict[str, Any], found: int, pruner: Pruner) -> None:
+    if not record:
+        if found:
+            raise ValueError(
+                f"the checkpoint marks {found} weights as pruned, but the 'prune' record of its param_groups is gone: "
+                "a tool dropped it. Restore it, or turn -0.0 in exp_avg_sq into 0.0 to load the file as a dense one"
+            )
+        return
     if record.get("version") != 1:
         raise ValueError(f"the checkpoint's prune record has version {record.get('version')!r}: this release reads 1")
     if record["masked"] != found:
@@ -153,9 +154,3 @@ def restore_wide(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer) -
                 continue
             if value.element_size() > p.element_size():
                 optimizer.state[p][name] = value.to(p.device, copy=True)
-
-
-def pop_records(optimizer: torch.optim.Optimizer) -> None:
-    """Drop the records that loading left in the live groups: the pruner is where they live."""
-    for group in optimizer.param_groups:
-        group.pop("prune", None)

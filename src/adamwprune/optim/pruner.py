@@ -20,6 +20,7 @@ from torch import Tensor
 from adamwprune.kernels import backend, reference
 from adamwprune.optim import account
 from adamwprune.optim.mask_update import new_masks
+from adamwprune.optim.record import Loaded
 from adamwprune.optim.slots import Slot, check_reachable, classify, target_count
 from adamwprune.prune.config import Prune
 from adamwprune.prune.masks import Mask
@@ -59,6 +60,9 @@ class Pruner:
         for slot in fresh:
             self.slots[slot.weight] = slot
             self._register_hook(slot)
+        for group in groups:
+            # torch.distributed.checkpoint restores only group keys that the live optimizer has.
+            group.setdefault("prune", {})
         self._seen_params = sum(len(group["params"]) for group in groups)
 
     def set_total_steps(self, total_steps: int) -> None:
@@ -91,6 +95,8 @@ class Pruner:
             grad = slot.weight.grad
             if grad is None:
                 continue
+            if grad.is_sparse:
+                raise ValueError(f"{slot.name} has a sparse gradient: pruning needs dense ones (sparse=False)")
             if not self.compact and slot.mask is not None:
                 reference.zero_masked(grad, slot.mask)
             if "movement" in self._needs and self.prune.sparsity:
@@ -135,8 +141,6 @@ class Pruner:
     # ---- gradients of masked weights -------------------------------------------------------------------------------
 
     def _register_hook(self, slot: Slot) -> None:
-        if not slot.weight.requires_grad:
-            return
         this, position = weakref.ref(self), weakref.ref(slot.weight)
 
         def after_backward(_: Tensor) -> None:
@@ -144,19 +148,35 @@ class Pruner:
             if pruner is not None and weight is not None and weight in pruner.slots:
                 pruner._see_gradient(pruner.slots[weight])
 
+        # torch takes hooks of trainable tensors only; a frozen one may be thawed later.
+        frozen = not slot.weight.requires_grad
+        slot.weight.requires_grad_(True)
         self._hooks.append(slot.weight.register_post_accumulate_grad_hook(after_backward))  # type: ignore[no-untyped-call]
+        slot.weight.requires_grad_(not frozen)
 
     def _see_gradient(self, slot: Slot) -> None:
         grad = slot.weight.grad
         if slot.mask is None or grad is None:
             return
         if self.prune.regrow and self._due(self.step + 1):
-            # Micro-batches add up: masked entries of `grad` were zeroed after the last one, so they hold this one's
-            # alone. Non-finite entries of a step that GradScaler skipped are dropped.
-            fresh = grad.detach().float().masked_fill(slot.mask.to_bool(grad.shape), 0)
-            slot.exchange = fresh if slot.exchange is None else fresh + slot.exchange.nan_to_num(0, 0, 0)
+            self._record_exchange(slot, slot.mask, grad)
         if self.prune.mask_grads:
             reference.zero_masked(grad, slot.mask)
+        slot.recorded = (grad.data_ptr(), grad._version)
+
+    def _record_exchange(self, slot: Slot, mask: Mask, grad: Tensor) -> None:
+        """Keep the masked entries of a gradient that is about to be masked.
+
+        Micro-batches add up: masked entries were zeroed after the last one, so they hold this one's alone. That the
+        gradient goes on from there shows in its version, which `backward` raises by one; any other history (zero_grad,
+        a step that GradScaler skipped) starts afresh.
+        """
+        fresh = grad.detach().float().masked_fill(mask.to_bool(grad.shape), 0)
+        goes_on = slot.recorded == (grad.data_ptr(), grad._version - 1)
+        if self.prune.mask_grads and goes_on and slot.exchange is not None:
+            slot.exchange += fresh
+        else:
+            slot.exchange = fresh
 
     # ---- the mask update -------------------------------------------------------------------------------------------
 
@@ -182,10 +202,12 @@ class Pruner:
         """Slots that can be ranked now; the others wait, and the report says why."""
         self._waiting = {}
         for slot in self.slots.values():
-            if not slot.weight.requires_grad and slot.mask is None:
+            if not slot.weight.requires_grad:
                 self._waiting[slot.name] = "frozen"
             elif self.uses_moments and not self._has_moments(slot):
                 self._waiting[slot.name] = "it has no optimizer state yet"
+            elif "movement" in self._needs and slot.movement is None:
+                self._waiting[slot.name] = "it has seen no gradient yet"
             elif "g" in self._needs and slot.weight.grad is None:
                 self._waiting[slot.name] = "it has no gradient"
         return [slot for slot in self.slots.values() if slot.name not in self._waiting]
@@ -218,15 +240,10 @@ class Pruner:
             grad=slot.weight.grad,
             exp_avg=state.get("exp_avg") if self.uses_moments else None,
             exp_avg_sq=state.get("exp_avg_sq") if self.uses_moments else None,
-            movement=self._movement_of(slot),
+            movement=slot.movement,
             betas=(float(beta1), float(beta2)),
             age=self._age(slot) if self.uses_moments else 0,
         )
-
-    def _movement_of(self, slot: Slot) -> Tensor | None:
-        if "movement" not in self._needs or slot.movement is not None:
-            return slot.movement
-        return torch.zeros(slot.weight.numel(), device=slot.weight.device)
 
     def _apply(self, slot: Slot, new: Mask) -> None:
         """Make ``new`` the tensor's mask: zero what goes, and compact what the optimizer keeps of the rest."""
@@ -260,13 +277,13 @@ class Pruner:
             "sparsity": self.prune.sparsity,
             "pattern": self.prune.pattern,
             "masked": sum(slot.masked for slot in slots),
+            "waiting": {slot.name: self._waiting[slot.name] for slot in slots if slot.name in self._waiting},
         }
 
-    def restore(
-        self, step: int, last_update: int | None, masks: dict[Tensor, Mask], movement: dict[Tensor, Tensor]
-    ) -> None:
+    def restore(self, loaded: Loaded) -> None:
         """Take up a checkpoint whose state was already loaded, dense, into the optimizer."""
-        self.step, self.last_update = step, last_update
+        self.step, self.last_update, self._waiting = loaded.step, loaded.last_update, loaded.waiting
+        masks, movement = loaded.masks, loaded.movement
         for p, slot in self.slots.items():
             slot.mask, slot.exchange = masks.get(p), None
             slot.movement = movement.get(p)
@@ -312,20 +329,29 @@ class Pruner:
 
     @torch.no_grad()
     def apply_masks(self, copy: torch.nn.Module | Iterable[tuple[str, Tensor]]) -> None:
-        """Zero the masked weights of a copy of the model (EMA, SWA), matching parameters by name."""
+        """Zero the masked weights of a copy of the model (EMA, SWA).
+
+        Parameters match by name; the prefixes that wrappers add (``module.``, ``_orig_mod.``) do not count.
+
+        Raises:
+            ValueError: there are masks, and no name matches.
+        """
         named = copy.named_parameters() if isinstance(copy, torch.nn.Module) else copy
-        masks = {slot.name: slot.mask for slot in self.slots.values() if slot.mask is not None}
+        masks = {_bare(slot.name): slot.mask for slot in self.slots.values() if slot.mask is not None}
+        matched = False
         for name, tensor in named:
-            bare = name.removeprefix("module.").removeprefix("_orig_mod.")
-            mask = masks.get(name, masks.get(bare))
+            mask = masks.get(_bare(name))
             if mask is not None:
                 reference.zero_masked(tensor, mask.to(tensor.device))
+                matched = True
+        if masks and not matched:
+            raise ValueError(f"no parameter of the copy has the name of a masked tensor, such as {next(iter(masks))!r}")
 
     @property
     def at_target(self) -> bool:
         """Whether exactly the final number of weights is masked: ``floor(sparsity * n + 1/2)`` of every scope."""
         in_scope = [slot for slot in self.slots.values() if slot.name not in self._waiting]
-        return sum(slot.masked for slot in self.slots.values()) == target_count(in_scope, self.prune)
+        return sum(slot.masked for slot in in_scope) == target_count(in_scope, self.prune)
 
     @property
     def sparsity(self) -> float:
@@ -367,3 +393,8 @@ class Pruner:
             "bytes": {kind: prunable[kind] + extra.get(kind, 0) for kind in account.KINDS},
             "bytes_model": {kind: model[kind] + extra.get(kind, 0) for kind in account.KINDS},
         }
+
+
+def _bare(name: str) -> str:
+    """A parameter's name without the parts that wrappers (DataParallel, EMA, compile) put in."""
+    return ".".join(part for part in name.split(".") if part not in ("module", "_orig_mod"))

@@ -31,6 +31,9 @@ class Slot:
     exchange: Tensor | None = None
     """Gradients of masked weights, recorded before masking on exchange steps; float32 of the weight's shape."""
 
+    recorded: tuple[int, int] = (0, 0)
+    """Address and version of the gradient tensor that ``exchange`` was last recorded from, after masking."""
+
     @property
     def masked(self) -> int:
         """Weights removed so far."""

@@ -33,7 +33,8 @@ class Spam:
     """Steps of cosine learning-rate warm-up after a reset."""
 
     min_age: int = 20
-    """Steps that moments must have seen, since the start or a reset, before gradients are clipped or masks updated."""
+    """Steps that moments must have seen since the start or a reset before gradients are clipped, and since a reset
+    before masks are updated."""
 
     zscore: float | None = None
     """Soften the momentum where the gradient norm's z-score over the last ``history`` steps exceeds this. None: off."""
