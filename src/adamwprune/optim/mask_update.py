@@ -46,7 +46,8 @@ def new_masks(
     ]
     for slot, view, plan, swap in zip(slots, views, plans, swaps, strict=True):
         mask = plan if isinstance(plan, Mask) else view.keep_above(plan, ranking)
-        yield slot, _regrown(slot, mask, swap) if swap else mask
+        if mask.masked:  # a tensor that loses nothing yet stays with torch's own step
+            yield slot, _regrown(slot, mask, swap) if swap else mask
 
 
 def _budgets(slots: Sequence[Slot], views: Sequence[View], prune: Prune, sparsity: float) -> list[int]:
