@@ -8,7 +8,7 @@ running torch's own Adam on them and scattering them back therefore gives the bi
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -79,6 +79,8 @@ def masked_step(
     The transient is a few copies of one chunk (:data:`adamwprune.prune.masks.CHUNK` weights), plus a row-major copy of
     weight and gradient where they are not contiguous.
     """
+    if hyper.weight_decay and not hyper.decoupled_weight_decay:
+        grad, hyper = _couple_decay(weight, grad.to(state["exp_avg"].dtype), hyper)
     flat, flat_grad = weight.detach().reshape(-1), grad.detach().reshape(-1)
     moments = {name: state[name].view(-1) if mask else state[name].reshape(-1) for name in MOMENTS if name in state}
     for chunk in _chunks(weight, mask):
@@ -97,6 +99,17 @@ def masked_step(
         for name, x in moments.items():
             if x.data_ptr() != state[name].data_ptr():
                 state[name].copy_(x.view(weight.shape))
+
+
+def _couple_decay(weight: Tensor, grad: Tensor, hyper: Hyper) -> tuple[Tensor, Hyper]:
+    """Adam's coupled decay, added as torch adds it: over the whole tensor.
+
+    The one operation of the step whose rounding depends on position: in half precision torch's ``add`` with ``alpha``
+    rounds differently in vector lanes and in the tail.
+    """
+    signed = grad.neg() if hyper.maximize else grad
+    decayed = signed.add(weight.detach().to(grad.dtype), alpha=hyper.weight_decay)
+    return decayed, replace(hyper, weight_decay=0.0, maximize=False)
 
 
 def accumulate_movement(

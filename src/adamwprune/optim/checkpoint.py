@@ -73,14 +73,21 @@ def read(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: P
         ValueError: the record and the marks disagree, or do not fit this optimizer's scope or pattern.
     """
     loaded = Loaded()
-    for group, saved in zip(optimizer.param_groups, state_dict["param_groups"], strict=False):
+    ours = [len(group["params"]) for group in optimizer.param_groups]
+    theirs = [len(saved["params"]) for saved in state_dict["param_groups"]]
+    if ours != theirs:
+        raise ValueError(
+            f"the checkpoint has parameter groups of {theirs} tensors and this optimizer of {ours}: it is of another "
+            "model, or its groups were made another way"
+        )
+    for group, saved in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
         record = saved.get("prune") or {}
         if record:
             loaded.step, loaded.last_update = record["step"], record["last_update"]
             loaded.waiting |= record["waiting"]
         found = 0
         names = group.get("param_names", [str(key) for key in saved["params"]])
-        for name, p, key in zip(names, group["params"], saved["params"], strict=False):
+        for name, p, key in zip(names, group["params"], saved["params"], strict=True):
             entry = state_dict["state"].get(key, {})
             mask = _read_mask(entry, p)
             if mask is not None:

@@ -31,7 +31,8 @@ class Pruner:
     """Masks, their schedule and their account. Made by ``AdamWPrune(prune=...)`` and :func:`adamwprune.attach`."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, prune: Prune, *, compact: bool) -> None:
-        self.optimizer = optimizer
+        # Weak: an optimizer that is dropped takes its pruner along at once, and the model's gradients are whole again.
+        self._optimizer = weakref.ref(optimizer)
         self.prune = prune
         # Regrowth needs the moments of masked weights' neighbours in place: state that can come back stays dense.
         self.compact = compact and not prune.regrow
@@ -47,6 +48,13 @@ class Pruner:
         self._unverified = False
         self._hooks: list[Any] = []
         self.refresh()
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer whose weights are pruned."""
+        optimizer = self._optimizer()
+        assert optimizer is not None, "the optimizer of this pruner is gone"
+        return optimizer
 
     def refresh(self) -> None:
         """Take up parameters that were added to the optimizer since the last look.
@@ -204,13 +212,18 @@ class Pruner:
         for slot in self.slots.values():
             if not slot.weight.requires_grad:
                 self._waiting[slot.name] = "frozen"
-            elif self.uses_moments and not self._has_moments(slot):
+            elif not self._has_state(slot) or (self.uses_moments and not self._has_moments(slot)):
                 self._waiting[slot.name] = "it has no optimizer state yet"
             elif "movement" in self._needs and slot.movement is None:
                 self._waiting[slot.name] = "it has seen no gradient yet"
             elif "g" in self._needs and slot.weight.grad is None:
                 self._waiting[slot.name] = "it has no gradient"
         return [slot for slot in self.slots.values() if slot.name not in self._waiting]
+
+    def _has_state(self, slot: Slot) -> bool:
+        """Whether the tensor took part in a step; an optimizer that keeps no state at all cannot tell."""
+        state = self.optimizer.state
+        return bool(state.get(slot.weight)) or not any(state.values())
 
     def _has_moments(self, slot: Slot) -> bool:
         state = self.optimizer.state.get(slot.weight, {})
@@ -313,10 +326,12 @@ class Pruner:
         self._unverified = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_hooks"}
+        kept = {name: value for name, value in self.__dict__.items() if name != "_hooks"}
+        return {**kept, "_optimizer": self.optimizer}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._optimizer = weakref.ref(state["_optimizer"])
         self._hooks = []
         for slot in self.slots.values():
             self._register_hook(slot)
