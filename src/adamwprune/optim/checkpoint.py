@@ -85,7 +85,7 @@ def read(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: P
         if record:
             loaded.step, loaded.last_update = record["step"], record["last_update"]
             loaded.waiting |= record["waiting"]
-        found = 0
+        found, buffers = 0, len(loaded.movement)
         names = group.get("param_names", [str(key) for key in saved["params"]])
         for name, p, key in zip(names, group["params"], saved["params"], strict=True):
             entry = state_dict["state"].get(key, {})
@@ -96,7 +96,7 @@ def read(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: P
                 loaded.masks[p] = mask
             if "prune_movement" in entry and p in pruner.slots:
                 loaded.movement[p] = entry["prune_movement"].reshape(-1).to(p.device, torch.float32, copy=True)
-        _check_record(record, found, pruner)
+        _check_record(record, found, len(loaded.movement) - buffers, pruner)
     return loaded
 
 
@@ -119,7 +119,7 @@ def _read_mask(entry: dict[str, Any], p: Tensor) -> Mask | None:
     return mask if mask.masked else None
 
 
-def _check_record(record: dict[str, Any], found: int, pruner: Pruner) -> None:
+def _check_record(record: dict[str, Any], found: int, buffers: int, pruner: Pruner) -> None:
     if not record:
         if found:
             raise ValueError(
@@ -134,6 +134,11 @@ def _check_record(record: dict[str, Any], found: int, pruner: Pruner) -> None:
             f"the checkpoint says that {record['masked']} weights are pruned, but its state marks {found}: the marks "
             "were lost (another optimizer trained on from it) or damaged. Resume from an earlier checkpoint, or delete "
             "the 'prune' entries of its param_groups to start from it as a dense one"
+        )
+    if record["movement"] > buffers:
+        raise ValueError(
+            f"the checkpoint's record names {record['movement']} movement buffers, and {buffers} are there for this "
+            "optimizer: a tool dropped them, or the scope is another"
         )
     if found and record["pattern"] != pruner.prune.pattern:
         raise ValueError(

@@ -290,6 +290,7 @@ class Pruner:
             "sparsity": self.prune.sparsity,
             "pattern": self.prune.pattern,
             "masked": sum(slot.masked for slot in slots),
+            "movement": sum(slot.movement is not None for slot in slots),
             "waiting": {slot.name: self._waiting[slot.name] for slot in slots if slot.name in self._waiting},
         }
 
