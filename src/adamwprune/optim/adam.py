@@ -234,7 +234,7 @@ class AdamFamily(torch.optim.Adam):
         """AdamW's own state dict: dense moments, masks as -0.0 in ``exp_avg_sq``, plain records in the groups."""
         result = super().state_dict()
         if self.pruner is not None and self._owns_pruner:
-            checkpoint.export(result, self, self.pruner, marks=True)
+            checkpoint.export(result, self, self.pruner)
         if self.spam_clock is not None:
             for group, saved in zip(self.param_groups, result["param_groups"], strict=True):
                 offsets = [self._age_offset.get(p, 0) for p in group["params"]]

@@ -74,7 +74,7 @@ def _register_hooks(optimizer: torch.optim.Optimizer, pruner: Pruner) -> None:
         pruner.after_step(counted=counted)
 
     def after_state_dict(opt: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
-        checkpoint.export(state_dict, opt, pruner, marks=False)
+        checkpoint.export(state_dict, opt, pruner)
 
     def before_load(opt: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         nonlocal loaded

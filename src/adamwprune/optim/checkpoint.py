@@ -6,7 +6,7 @@ non-negative terms is never -0.0. The sign survives every cast between floating 
 resharding, and torch's AdamW trains on from it (its first step turns the marks into +0.0). A plain ``prune`` record in
 each parameter group tells how many weights the marks must name, so that lost marks are noticed.
 
-Optimizers that are only attached to may keep no ``exp_avg_sq``; their masks travel as packed bits, ``prune_mask``.
+An optimizer that is attached to may keep no ``exp_avg_sq``; its masks travel as packed bits, ``prune_mask``.
 """
 
 from __future__ import annotations
@@ -32,21 +32,18 @@ def indexed(groups: Iterable[dict[str, Any]]) -> list[Any]:
     return [p for group in groups for p in group["params"]]
 
 
-def export(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: Pruner, *, marks: bool) -> None:
-    """Turn a state dict just made by torch into the form on disk, in place; live state is not touched.
-
-    ``marks`` writes masks as -0.0 in ``exp_avg_sq``; else they become packed bits.
-    """
+def export(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: Pruner) -> None:
+    """Turn a state dict just made by torch into the form on disk, in place; live state is not touched."""
     for number, (group, saved) in enumerate(zip(optimizer.param_groups, state_dict["param_groups"], strict=True)):
         saved["prune"] = pruner.record(number)
         for p, key in zip(group["params"], saved["params"], strict=True):
             slot = pruner.slots.get(p)
             if slot is not None and (slot.mask is not None or slot.movement is not None):
                 entry = dict(state_dict["state"].get(key, {}))
-                state_dict["state"][key] = _export_entry(entry, slot, pruner.compact, marks)
+                state_dict["state"][key] = _export_entry(entry, slot, pruner.compact)
 
 
-def _export_entry(entry: dict[str, Any], slot: Slot, compact: bool, marks: bool) -> dict[str, Any]:
+def _export_entry(entry: dict[str, Any], slot: Slot, compact: bool) -> dict[str, Any]:
     mask, shape = slot.mask, slot.weight.shape
     if slot.movement is not None:
         if mask is not None and compact:
@@ -59,7 +56,7 @@ def _export_entry(entry: dict[str, Any], slot: Slot, compact: bool, marks: bool)
         for name in reference.MOMENTS:
             if name in entry:
                 entry[name] = reference.expand(entry[name], mask, shape, fill=-0.0 if name == "exp_avg_sq" else 0.0)
-    elif marks and "exp_avg_sq" in entry:
+    elif "exp_avg_sq" in entry:
         entry["exp_avg_sq"] = entry["exp_avg_sq"].masked_fill(~mask.to_bool(shape), -0.0)
     else:
         entry["prune_mask"] = mask.bits.clone()
