@@ -308,7 +308,8 @@ class Pruner:
                 state = self.optimizer.state[p]
                 for name in reference.MOMENTS:
                     if name in state:
-                        state[name] = reference.compact(state[name], None, slot.mask)
+                        # torch's state may still be the checkpoint's own tensor: compact a copy.
+                        state[name] = reference.compact(state[name].clone(), None, slot.mask)
                 if slot.movement is not None:
                     slot.movement = reference.compact(slot.movement, None, slot.mask)
         self._unverified = bool(masks)
