@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: MIT
+"""The networks, and what each says of itself: input, loss, default data set, default recipe.
+
+A new network is one file with a build function and one line in ``registry.py``.
+"""
+
+from adamwprune.models.registry import MODELS, VERSION, DataShape, ModelInfo, build, find
+
+__all__ = ["MODELS", "VERSION", "DataShape", "ModelInfo", "build", "find"]

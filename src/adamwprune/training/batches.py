@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""The order of an epoch: which examples in which batch, and how each is augmented.
+
+Everything is drawn at once from a generator seeded by run seed and epoch, on the CPU: the same on every device,
+and a run that resumes in the middle of an epoch draws it again instead of storing it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adamwprune.data import DatasetInfo, Split
+from adamwprune.data.augment import flip, shift
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Full batches in an epoch; what is left over sits this epoch out."""
+    return examples // batch_size
+
+
+def seed_of(purpose: str, seed: int, epoch: int = 0) -> int:
+    """A seed of its own for each purpose and epoch of a run."""
+    digest = hashlib.sha256(f"{purpose}/{seed}/{epoch}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@dataclass(frozen=True, slots=True)
+class Normalizer:
+    """Pixels in [0, 255] to numbers of mean 0 and variance 1, with one mean and deviation for every split."""
+
+    offset: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, info: DatasetInfo, device: torch.device) -> Normalizer:
+        """The normaliser of a data set."""
+        mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (info.mean, info.std))
+        return cls(255.0 * mean, 1.0 / (255.0 * std))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Float images, ready for a network."""
+        return (images - self.offset).mul_(self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One epoch's batches."""
+
+    split: Split
+    batch_size: int
+    order: Tensor
+    limit: int
+    offsets: Tensor | None
+    mirrored: Tensor | None
+
+    @classmethod
+    def draw(cls, split: Split, info: DatasetInfo, *, batch_size: int, augment: bool, seed: int, epoch: int) -> Epoch:
+        """Draw the epoch's order and augmentation."""
+        generator = torch.Generator().manual_seed(seed_of("epoch", seed, epoch))
+        device, examples = split.labels.device, len(split)
+        order = torch.randperm(examples, generator=generator).to(device)
+        offsets = mirrored = None
+        if augment and info.shift:
+            offsets = torch.randint(-info.shift, info.shift + 1, (examples, 2), generator=generator).to(device)
+        if augment and info.flip:
+            mirrored = torch.randint(0, 2, (examples,), generator=generator).bool().to(device)
+        return cls(split, batch_size, order, info.shift, offsets, mirrored)
+
+    def batch(self, number: int) -> tuple[Tensor, Tensor]:
+        """Images (uint8) and labels of a batch."""
+        part = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        chosen = self.split.take(self.order[part])
+        images = chosen.images
+        if self.offsets is not None:
+            images = shift(images, self.offsets[part], self.limit)
+        if self.mirrored is not None:
+            images = flip(images, self.mirrored[part])
+        return images, chosen.labels

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""Ranges of a config's numbers: one table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from adamwprune.training.config import RunConfig
+from adamwprune.training.errors import ConfigError
+from adamwprune.training.schedule import LR_SCHEDULES
+
+Test = Callable[[float], bool]
+
+POSITIVE: tuple[Test, str] = (lambda x: 0 < x < math.inf, "a number greater than 0")
+NOT_NEGATIVE: tuple[Test, str] = (lambda x: 0 <= x < math.inf, "a number that is not negative")
+SHARE: tuple[Test, str] = (lambda x: 0 <= x < 1, "a number in [0, 1)")
+COUNT: tuple[Test, str] = (lambda x: x >= 1, "at least 1")
+COUNT_OR_ZERO: tuple[Test, str] = (lambda x: x >= 0, "at least 0")
+
+RANGES: dict[str, tuple[Test, str]] = {
+    "width": POSITIVE,
+    "seed": COUNT_OR_ZERO,
+    "epochs": COUNT,
+    "batch_size": COUNT,
+    "learning_rate": POSITIVE,
+    "weight_decay": NOT_NEGATIVE,
+    "momentum": SHARE,
+    "beta1": SHARE,
+    "beta2": SHARE,
+    "eps": POSITIVE,
+    "lr_warmup": SHARE,
+    "clip_norm": NOT_NEGATIVE,
+    "label_smoothing": SHARE,
+    "target_sparsity": (lambda x: 0 <= x < 1, "the fraction of weights removed, in [0, 1)"),
+    "prune_start": SHARE,
+    "prune_end": (lambda x: 0 < x <= 1, "a share of the run, in (0, 1]"),
+    "prune_every": COUNT_OR_ZERO,
+    "regrow": SHARE,
+    "min_density": SHARE,
+    "spam_theta": POSITIVE,
+    "spam_interval": COUNT_OR_ZERO,
+    "spam_warmup": COUNT_OR_ZERO,
+    "spam_min_age": COUNT_OR_ZERO,
+    "spam_zscore": NOT_NEGATIVE,
+    "threads": COUNT_OR_ZERO,
+    "val_fraction": (lambda x: 0 < x < 1, "a share of the training examples, in (0, 1)"),
+    "checkpoint_every": COUNT_OR_ZERO,
+    "eval_every": COUNT,
+}
+
+
+def check_values(config: RunConfig) -> None:
+    """ConfigError naming the first field whose value is out of range; fields that are ``None`` are not looked at."""
+    for name, (test, expected) in RANGES.items():
+        value = getattr(config, name)
+        if value is not None and not test(value):
+            raise ConfigError(f"{name}={value!r}: expected {expected}")
+    if config.lr_schedule is not None and config.lr_schedule not in LR_SCHEDULES:
+        raise ConfigError(f"unknown lr_schedule {config.lr_schedule!r}: expected one of {', '.join(LR_SCHEDULES)}")
+    if config.prune_start is not None and config.prune_end is not None and config.prune_start >= config.prune_end:
+        raise ConfigError(
+            f"prune_start={config.prune_start!r} must lie before prune_end={config.prune_end!r}, both shares of the run"
+        )

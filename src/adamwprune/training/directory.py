@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""A run's directory: which files it has, whose it is, and how a run begins in it or goes on."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from adamwprune.training.errors import DirectoryError
+from adamwprune.training.files import read_json, write_json
+
+#: Version of every file in the directory.
+SCHEMA = 1
+
+
+class RunDirectory:
+    """The files of one run. Looking writes nothing."""
+
+    def __init__(self, path: Path, run_id: str) -> None:
+        self.path = path
+        self.run_id = run_id
+        self.config = path / "config.json"
+        self.metrics = path / "metrics.jsonl"
+        self.memory = path / "memory.jsonl"
+        self.result = path / "result.json"
+        self.log_file = path / "log.txt"
+        self.checkpoints = path / "checkpoints"
+        self.last = self.checkpoints / "last.pt"
+
+    def best(self, kind: str) -> Path:
+        """Checkpoint of the ``best`` evaluation at the target sparsity, or of ``best_any``."""
+        return self.checkpoints / f"{kind}.pt"
+
+    def check(self) -> None:
+        """Refuse a directory that is another run's, or nobody's.
+
+        Raises:
+            DirectoryError: says whose it is.
+        """
+        if not self.config.is_file():
+            strangers = [file.name for file in self.path.iterdir()] if self.path.is_dir() else []
+            strangers = [name for name in strangers if not name.startswith(".") and name != self.log_file.name]
+            if strangers:
+                raise DirectoryError(
+                    f"{self.path} is not a run's directory: it holds {', '.join(sorted(strangers)[:4])} and no "
+                    "config.json; choose an empty or a new one"
+                )
+            return
+        stored = self._stored(self.config)
+        if stored.get("run_id") != self.run_id:
+            raise DirectoryError(
+                f"{self.path} holds run {stored.get('run_id')} ({stored.get('name')}), not run {self.run_id}: "
+                "its config, data, device or component versions differ; choose another directory"
+            )
+
+    def stored_result(self) -> dict[str, Any] | None:
+        """The result of a run that has ended here; None where it has not."""
+        return self._stored(self.result) if self.result.is_file() else None
+
+    def stored_config(self) -> dict[str, Any]:
+        """What ``config.json`` holds; empty before the run began."""
+        return self._stored(self.config) if self.config.is_file() else {}
+
+    def _stored(self, path: Path) -> dict[str, Any]:
+        try:
+            content = read_json(path)
+        except ValueError as error:
+            raise DirectoryError(f"{error}: delete {self.path} to start over") from error
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+            raise DirectoryError(f"{path} is not of schema {SCHEMA}: it was written by another version of adamwprune")
+        return content
+
+    def clear(self) -> None:
+        """Remove what an earlier attempt of this run left; other files stay."""
+        for file in (self.result, self.metrics, self.memory, self.log_file):
+            file.unlink(missing_ok=True)
+        if self.checkpoints.is_dir():
+            shutil.rmtree(self.checkpoints)
+
+    def begin(self, header: dict[str, Any]) -> None:
+        """Make the directory and its ``config.json``, unless they are there."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        if not self.config.is_file():
+            write_json(self.config, {"schema": SCHEMA, "run_id": self.run_id, **header})
+
+    def finish(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Write ``result.json``, and return what it holds."""
+        write_json(self.result, {"schema": SCHEMA, "run_id": self.run_id, **result})
+        return self._stored(self.result)
+
+    def log(self, message: str) -> None:
+        """Add a line to ``log.txt``."""
+        with open(self.log_file, "a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")

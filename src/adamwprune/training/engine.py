@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: MIT
+"""The one training loop: from a config to a result, in a directory that survives whatever stops it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adamwprune import data
+from adamwprune.training import checkpoint, device, memory, outcome
+from adamwprune.training.config import RunConfig, known
+from adamwprune.training.directory import RunDirectory
+from adamwprune.training.errors import Interrupted
+from adamwprune.training.files import JsonLines
+from adamwprune.training.identity import environment, identity, run_id, run_name
+from adamwprune.training.resolve import resolve
+from adamwprune.training.run import NotFiniteError, Run
+
+#: Seconds between progress reports inside an epoch.
+REPORT_EVERY = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands; ``metrics`` is its latest evaluation (empty before the first)."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    metrics: dict[str, Any]
+    phase: str
+
+
+def train(
+    config: RunConfig,
+    directory: Path | str,
+    *,
+    resume: bool = True,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
+    """Train as ``config`` says, or go on where an earlier call was stopped.
+
+    Args:
+        config: the run; open fields are filled from the recipe.
+        directory: the run's own directory. One that holds its finished result is answered from there.
+        resume: False starts over, whatever the directory holds of this run.
+        on_progress: called after evaluations and a few times a second.
+        should_stop: asked before every step; when it says yes, a checkpoint is written.
+
+    Returns:
+        The content of ``result.json``: ``status`` is ``finished`` or ``failed``, with the ``reason``.
+
+    Raises:
+        ValueError: the config, the data or the directory cannot be used; nothing was written.
+        Interrupted: ``should_stop`` said so; the same call goes on from there.
+    """
+    config = resolve(config)
+    checksum = data.find(known(config.data)).checksum
+    folder = RunDirectory(Path(directory), run_id(config, checksum))
+    folder.check()
+    if resume and (result := folder.stored_result()) is not None:
+        return result
+    with device.settings(config.device, config.threads, config.deterministic):
+        run = Run(config)
+        if not resume:
+            folder.clear()
+        folder.begin(
+            {
+                "name": run_name(config),
+                "config": config.as_dict(),
+                "identity": identity(config, checksum),
+                "environment": environment(config),
+            }
+        )
+        loop = Loop.begin(run, folder, on_progress or (lambda progress: None))
+        try:
+            return loop.train(should_stop or (lambda: False))
+        finally:
+            loop.close()
+
+
+@dataclass(slots=True)
+class Loop:
+    """A run in its directory."""
+
+    run: Run
+    folder: RunDirectory
+    on_progress: Callable[[Progress], None]
+    metrics: JsonLines
+    memory: JsonLines
+    latest: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "eval": 0.0})
+    _reported: float = 0.0
+
+    @classmethod
+    def begin(cls, run: Run, folder: RunDirectory, on_progress: Callable[[Progress], None]) -> Loop:
+        """Start, or restore the last checkpoint and cut the records back to it."""
+        if not folder.last.is_file():
+            for kind in outcome.BEST:
+                folder.best(kind).unlink(missing_ok=True)
+            folder.log(f"started {run_name(run.config)}, {run.steps} steps")
+            return cls(run, folder, on_progress, JsonLines(folder.metrics), JsonLines(folder.memory))
+        saved = checkpoint.load(folder.last, folder.run_id)
+        run.restore(saved["run"])
+        loop = cls(
+            run,
+            folder,
+            on_progress,
+            JsonLines(folder.metrics, saved["metrics_size"]),
+            JsonLines(folder.memory, saved["memory_size"]),
+            latest=saved["latest"],
+            seconds=saved["seconds"],
+        )
+        # What the best files hold is what counts: they may be newer than the last checkpoint, and never older.
+        for kind in outcome.BEST:
+            if folder.best(kind).is_file():
+                loop.best[kind] = checkpoint.load(folder.best(kind), folder.run_id)["record"]
+        folder.log(f"resumed at step {run.step} of {run.steps}")
+        before, now = folder.stored_config()["environment"], environment(run.config)
+        changed = [f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]]
+        if changed:
+            folder.log(f"the environment has changed since the run began: {'; '.join(changed)}")
+        return loop
+
+    def train(self, should_stop: Callable[[], bool]) -> dict[str, Any]:
+        """Train to the end, and measure."""
+        run, config = self.run, self.run.config
+        run.model.train()
+        try:
+            while run.step < run.steps:
+                if should_stop():
+                    self._save()
+                    self.folder.log(f"interrupted at step {run.step} of {run.steps}")
+                    raise Interrupted(f"{run_name(config)} was interrupted at step {run.step} of {run.steps}")
+                began = time.perf_counter()
+                run.train_step()
+                self.seconds["train"] += time.perf_counter() - began
+                ended = run.step % run.steps_per_epoch == 0
+                if ended and (run.epoch % known(config.eval_every) == 0 or run.step == run.steps):
+                    self._evaluate()
+                every = config.checkpoint_every or run.steps_per_epoch
+                if run.step % every == 0 or run.step == run.steps:
+                    self._save()
+                self._report("train")
+            return self._finish()
+        except NotFiniteError as error:
+            return self._conclude(str(error), outcome.unmeasured(self.latest, self.best))
+
+    def _evaluate(self) -> None:
+        run = self.run
+        began = time.perf_counter()
+        val_loss, val_accuracy = run.evaluate(run.val)
+        self.seconds["eval"] += time.perf_counter() - began
+        self.latest = {
+            "epoch": run.epoch,
+            "step": run.step,
+            "seconds": sum(self.seconds.values()),
+            "learning_rate": run.optimizer.param_groups[0]["lr"],
+            "train_loss": run.train_loss(),
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "target": run.config.target_sparsity,
+            "sparsity": run.sparsity,
+            "at_target": run.at_target,
+        }
+        where = {name: self.latest[name] for name in ("epoch", "step", "seconds")}
+        self.metrics.append(self.latest)
+        self.memory.append({**where, **memory.sample(run.optimizer, run.config.device)})
+        self.folder.log(
+            f"epoch {run.epoch} step {run.step}: train loss {self.latest['train_loss']:.4f}, validation loss "
+            f"{val_loss:.4f}, accuracy {val_accuracy:.4f}, sparsity {self.latest['sparsity']:.4f}"
+        )
+        if val_loss != val_loss:
+            raise NotFiniteError(f"the validation loss after step {run.step} is {val_loss}")
+        for kind in outcome.BEST:
+            if (kind == "best_any" or self.latest["at_target"]) and self._beats(self.best.get(kind)):
+                self.best[kind] = self.latest
+                content = {"record": self.latest, "model": run.model.state_dict()}
+                checkpoint.save(self.folder.best(kind), self.folder.run_id, content)
+        self._report("evaluate")
+
+    def _beats(self, other: dict[str, Any] | None) -> bool:
+        """Whether the latest evaluation is better: more accurate, or as accurate at a lower loss."""
+        if other is None:
+            return True
+        new, old = ((record["val_accuracy"], -record["val_loss"]) for record in (self.latest, other))
+        return bool(new > old)
+
+    def _save(self) -> None:
+        self.metrics.sync()
+        self.memory.sync()
+        content = {
+            "run": self.run.state(),
+            "latest": self.latest,
+            "seconds": self.seconds,
+            "metrics_size": self.metrics.size,
+            "memory_size": self.memory.size,
+        }
+        checkpoint.save(self.folder.last, self.folder.run_id, content)
+
+    def _report(self, phase: str) -> None:
+        now = time.monotonic()
+        if phase == "train" and now - self._reported < REPORT_EVERY:
+            return
+        self._reported = now
+        run = self.run
+        self.on_progress(Progress(run.epoch, known(run.config.epochs), run.step, run.steps, dict(self.latest), phase))
+
+    def _finish(self) -> dict[str, Any]:
+        run = self.run
+        reason = None
+        if not run.at_target:
+            reason = f"ended at sparsity {run.sparsity:.6f}, its target is {known(run.config.target_sparsity):.6f}"
+        began = time.perf_counter()
+        records = outcome.measured(run, self.folder, self.latest, self.best)
+        self.seconds["eval"] += time.perf_counter() - began
+        return self._conclude(reason, records)
+
+    def _conclude(self, reason: str | None, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        self.folder.log("finished" if reason is None else f"failed: {reason}")
+        result = self.folder.finish(
+            {"name": run_name(self.run.config), **outcome.result(self.run, reason, records, self.seconds)}
+        )
+        self._report("done")
+        return result
+
+    def close(self) -> None:
+        """Close the records."""
+        self.metrics.close()
+        self.memory.close()

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""What makes two runs the same run: a hash of everything that decides their numbers."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import adamwprune
+from adamwprune import data, kernels, models, optim, prune
+from adamwprune.training import device
+from adamwprune.training.config import RunConfig
+from adamwprune.training.recipes import PRUNING
+from adamwprune.training.resolve import METHOD_SCORES
+
+#: Raised when the engine trains, evaluates or draws differently, so that runs before and after are told apart.
+VERSION = 1
+
+
+def identity(resolved: RunConfig, data_checksum: str) -> dict[str, Any]:
+    """What is hashed: scientific fields, data, device type, kernels, and the version of each component.
+
+    The thread count is among the fields; paths and other fields that decide no number are not.
+    """
+    return {
+        "config": resolved.science(),
+        "data": data_checksum,
+        "device": resolved.device,
+        "backend": kernels.backend(resolved.device),
+        "versions": {
+            "data": data.VERSION,
+            "kernels": kernels.VERSION,
+            "models": models.VERSION,
+            "optim": optim.VERSION,
+            "prune": prune.VERSION,
+            "training": VERSION,
+        },
+    }
+
+
+def run_id(resolved: RunConfig, data_checksum: str) -> str:
+    """Twelve hex digits that two runs share only if nothing that decides their numbers differs."""
+    text = json.dumps(identity(resolved, data_checksum), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def run_name(resolved: RunConfig) -> str:
+    """A name for people, e.g. ``lenet5-digits-adamwprune_adamwspam-state-70-s0``; what is not default is in it."""
+    model = resolved.model if resolved.width == 1 else f"{resolved.model}_w{resolved.width:g}"
+    optimizer = resolved.optimizer if resolved.base == "adamw" else f"{resolved.optimizer}_{resolved.base}"
+    method = resolved.pruning_method
+    if method != "none":
+        special = {
+            resolved.score: METHOD_SCORES[method][0],
+            resolved.distribution: PRUNING.distribution,
+            (resolved.pattern or "").replace(":", "of"): PRUNING.pattern,
+        }
+        method = "_".join([method, *(str(value) for value, default in special.items() if value != default)])
+        method += f"-{100 * (resolved.target_sparsity or 0):.6g}"
+    return f"{model}-{resolved.data}-{optimizer}-{method}-s{resolved.seed}"
+
+
+def environment(resolved: RunConfig) -> dict[str, Any]:
+    """What is stored beside a run's numbers without being part of its identity."""
+    return {
+        "adamwprune": adamwprune.__version__,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device.describe(resolved.device),
+        "threads": resolved.threads,
+    }
+
+
+@functools.cache
+def _commit() -> str | None:
+    """The commit of the checkout that this package is run from; None outside of one."""
+    root = Path(adamwprune.__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""What becomes of a run: the measurements at its end, and the content of ``result.json``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adamwprune.training import checkpoint, memory
+from adamwprune.training.directory import RunDirectory
+from adamwprune.training.run import Run
+
+#: Kinds of best checkpoint: among evaluations at the target sparsity, and among all.
+BEST = ("best", "best_any")
+
+KEPT = ("epoch", "step", "val_accuracy", "val_loss", "sparsity")
+
+
+def measured(
+    run: Run, folder: RunDirectory, latest: dict[str, Any], best: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The last and the best evaluations with the test split, which is looked at only here.
+
+    The run's model is left with the weights of a best checkpoint.
+    """
+    records = {"final": _with_test(run, latest)}
+    for kind, record in best.items():
+        if record["step"] == latest["step"]:
+            records[kind] = records["final"]
+        else:
+            run.model.load_state_dict(checkpoint.load(folder.best(kind), folder.run_id)["model"])
+            records[kind] = _with_test(run, record)
+    return records
+
+
+def unmeasured(latest: dict[str, Any], best: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same of a run that broke down: evaluations as far as there are any, and no test."""
+    untested = {"test_accuracy": None, "test_loss": None}
+    records = {"final": latest, **best} if latest else {}
+    return {kind: {**{name: record[name] for name in KEPT}, **untested} for kind, record in records.items()}
+
+
+def result(
+    run: Run, reason: str | None, records: dict[str, dict[str, Any]], seconds: dict[str, float]
+) -> dict[str, Any]:
+    """The content of ``result.json``; ``reason`` is why the run failed, None where it did not."""
+    prunable = sum(p.numel() for p in memory.prunable(run.optimizer))
+    account = None if run.pruner is None else run.pruner.report()
+    masked = 0 if account is None else sum(tensor["masked"] for tensor in account["tensors"].values())
+    return {
+        "status": "finished" if reason is None else "failed",
+        "reason": reason,
+        "config": run.config.as_dict(),
+        **{kind: records.get(kind) for kind in ("final", *BEST)},
+        "target_sparsity": run.config.target_sparsity,
+        "sparsity": run.sparsity,
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "prunable": prunable,
+        "kept": prunable - masked,
+        "account": account,
+        "seconds": {**seconds, "total": sum(seconds.values())},
+        "steps": run.step,
+    }
+
+
+def _with_test(run: Run, record: dict[str, Any]) -> dict[str, Any]:
+    test_loss, test_accuracy = run.evaluate(run.test)
+    return {**{name: record[name] for name in KEPT}, "test_accuracy": test_accuracy, "test_loss": test_loss}

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: MIT
+"""From what a user gave to what will run: every open field filled from the recipe, everything else checked.
+
+A field that is given and would change nothing is refused: it is a misunderstanding that would otherwise stay silent.
+A field that does not apply stays ``None``. Resolving a resolved config changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from adamwprune import data, models
+from adamwprune.data.splits import held_out
+from adamwprune.prune import ALIASES, SCORES, STATE_FAMILY, canonical_score
+from adamwprune.training import device
+from adamwprune.training.batches import steps_per_epoch
+from adamwprune.training.checks import check_values
+from adamwprune.training.config import BASES, METHODS, OPTIMIZERS, RunConfig, known
+from adamwprune.training.errors import ConfigError
+from adamwprune.training.optimizer import family, prune_settings, spam_settings
+from adamwprune.training.recipes import PRUNING, RECIPES, SPAM, Recipe
+
+#: Scores of each method, its default first.
+METHOD_SCORES = {
+    "none": (),
+    "magnitude": ("magnitude", "lamp"),
+    "movement": ("movement",),
+    "state": STATE_FAMILY,
+}
+PRUNE_FIELDS = ("score", "target_sparsity", "prune_every", *(f.name for f in dataclasses.fields(PRUNING)))
+SPAM_FIELDS = ("spam_theta", "spam_interval", "spam_warmup", "spam_min_age", "spam_zscore")
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """The config that runs, all of it explicit.
+
+    Raises:
+        ConfigError: a name is unknown, a value is out of range, a field has no effect, or fields contradict each other.
+    """
+    try:
+        return _resolve(config)
+    except ConfigError:
+        raise
+    except ValueError as error:  # the parts below check their own settings
+        raise ConfigError(str(error)) from error
+
+
+def _resolve(config: RunConfig) -> RunConfig:
+    _check_choices(config)
+    check_values(config)
+    config = config.replace(device=device.find(config.device), threads=device.threads(config.threads))
+    model = models.find(config.model)
+    config = config.replace(data=config.data or model.default_data)
+    data.find(known(config.data))
+    recipe = RECIPES.get((model.recipe, known(config.data)))
+    if recipe is None:
+        raise ConfigError(f"data={config.data!r}: {config.model} trains on {' or '.join(model.data)}")
+    config = _fill(config, _training_fields(recipe))
+    config = _fill_family(config, recipe)
+    config = _fill(config, _spam_fields(config)) if family(config) == "adamwspam" else config
+    config = _fill_pruning(config) if config.pruning_method != "none" else config.replace(target_sparsity=0.0)
+    total_steps(config)  # raises where there would be none
+    spam_settings(config)  # raises where its steps do not fit together
+    return config
+
+
+def total_steps(config: RunConfig) -> int:
+    """Optimizer steps of a run whose training fields are resolved."""
+    examples = data.find(known(config.data)).examples
+    training = examples - held_out(examples, known(config.val_fraction))
+    steps = steps_per_epoch(training, known(config.batch_size))
+    if steps == 0:
+        raise ConfigError(
+            f"batch_size={config.batch_size} is more than the {training} training examples of {config.data!r}"
+        )
+    return known(config.epochs) * steps
+
+
+def _check_choices(config: RunConfig) -> None:
+    for name, value, valid in (
+        ("optimizer", config.optimizer, OPTIMIZERS),
+        ("pruning_method", config.pruning_method, METHODS),
+        ("base", config.base, BASES),
+        ("precision", config.precision, tuple(device.PRECISIONS)),
+    ):
+        if value not in valid:
+            raise ConfigError(f"unknown {name} {value!r}: expected one of {', '.join(valid)}")
+    if config.base != "adamw" and config.optimizer != "adamwprune":
+        raise ConfigError(
+            f"base={config.base!r} has no effect on optimizer {config.optimizer!r}: "
+            "it says what adamwprune augments; leave it out or use optimizer='adamwprune'"
+        )
+    if config.pruning_method == "state" and config.optimizer == "sgd":
+        raise ConfigError(
+            "pruning_method='state' ranks weights by Adam's smoothed gradients, and sgd keeps none: "
+            "use an optimizer of the Adam family, or pruning_method magnitude or movement"
+        )
+    if config.pruning_method == "none":
+        given = [name for name in PRUNE_FIELDS if getattr(config, name) is not None]
+        _refuse(config, [name for name in given if (name, getattr(config, name)) != ("target_sparsity", 0.0)])
+    if family(config) != "adamwspam":
+        _refuse(config, [name for name in SPAM_FIELDS if getattr(config, name) is not None])
+
+
+def _refuse(config: RunConfig, names: list[str]) -> None:
+    """Refuse fields that were given and would change nothing."""
+    for name in names:
+        if name in SPAM_FIELDS:
+            reason = "it belongs to optimizer adamwspam, and to adamwprune with base adamwspam"
+        elif name in PRUNE_FIELDS:
+            reason = "pruning_method is 'none'"
+        else:
+            reason = f"{family(config)} has no such setting"
+        raise ConfigError(f"{name}={getattr(config, name)!r} has no effect: {reason}; leave it out")
+
+
+def _fill(config: RunConfig, defaults: dict[str, Any]) -> RunConfig:
+    return config.replace(**{name: value for name, value in defaults.items() if getattr(config, name) is None})
+
+
+def _training_fields(recipe: Recipe) -> dict[str, Any]:
+    return {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe) if f.name != "families"}
+
+
+def _fill_family(config: RunConfig, recipe: Recipe) -> RunConfig:
+    """The optimizer's own fields; what its family has no value for is not its setting."""
+    defaults = dataclasses.asdict(recipe.families[family(config)])
+    foreign = [name for name, value in defaults.items() if value is None and getattr(config, name) is not None]
+    _refuse(config, foreign)
+    return _fill(config, defaults)
+
+
+def _spam_fields(config: RunConfig) -> dict[str, Any]:
+    """SPAM's settings, with its steps in proportion to the run's length."""
+    interval = config.spam_interval
+    if interval is None:
+        interval = min(SPAM.interval, max(SPAM.shortest_interval, total_steps(config) // SPAM.resets))
+    if interval == 0 and config.spam_warmup:
+        raise ConfigError(f"spam_warmup={config.spam_warmup} has no effect: spam_interval=0 never resets; leave it out")
+    youngest = min(SPAM.youngest, interval // 2) if interval else SPAM.youngest
+    return {
+        "spam_theta": SPAM.spam_theta,
+        "spam_zscore": SPAM.spam_zscore,
+        "spam_interval": interval,
+        "spam_warmup": round(SPAM.warmup * interval / SPAM.interval),
+        "spam_min_age": max(youngest, SPAM.min_age * interval // SPAM.interval),
+    }
+
+
+def _fill_pruning(config: RunConfig) -> RunConfig:
+    method = config.pruning_method
+    if config.target_sparsity is None:
+        raise ConfigError(f"pruning_method={method!r} needs target_sparsity, the fraction removed, in [0, 1): e.g. 0.7")
+    score = METHOD_SCORES[method][0] if config.score is None else canonical_score(config.score)
+    if score not in METHOD_SCORES[method]:
+        owners = [name for name, scores in METHOD_SCORES.items() if score in scores]
+        hint = f"; it belongs to pruning_method {owners[0]!r}" if owners else ""
+        raise ConfigError(
+            f"score={config.score!r} is not for pruning_method {method!r}: "
+            f"expected one of {', '.join(METHOD_SCORES[method])}{hint}"
+        )
+    config = _fill(config.replace(score=score), dataclasses.asdict(PRUNING))
+    check_values(config)
+    distribution = known(config.distribution)
+    config = config.replace(distribution=ALIASES.get(distribution, distribution))
+    budget = SCORES.get(known(config.distribution))
+    if budget is not None and budget.needs_moments and config.optimizer == "sgd":
+        raise ConfigError(
+            f"distribution={config.distribution!r} sets budgets by Adam's smoothed gradients, and sgd keeps none: "
+            "use layer, global, erk, magnitude or movement"
+        )
+    return config.replace(prune_every=known(prune_settings(config, total_steps(config))).ramp().every)

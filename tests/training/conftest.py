@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: MIT
+from __future__ import annotations
+
+import tiny
+
+tiny.register()
