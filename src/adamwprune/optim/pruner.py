@@ -53,7 +53,8 @@ class Pruner:
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimizer whose weights are pruned."""
         optimizer = self._optimizer()
-        assert optimizer is not None, "the optimizer of this pruner is gone"
+        if optimizer is None:
+            raise ReferenceError("the optimizer of this pruner is gone: keep a reference to it")
         return optimizer
 
     def refresh(self) -> None:

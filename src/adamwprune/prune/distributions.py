@@ -47,7 +47,7 @@ def erk(tensors: Sequence[Bounds], sparsity: float) -> list[int]:
     dense are dense, and the others share what remains.
     """
     total = sum(t.numel for t in tensors)
-    kept = (1.0 - sparsity) * total
+    kept = float(total - rounded(sparsity, total))
     ratio = [sum(t.shape) / t.numel for t in tensors]
     dense: set[int] = set()
     while True:
