@@ -7,40 +7,18 @@ running torch's own Adam on them and scattering them back therefore gives the bi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
+from adamwprune.kernels.job import Hyper, Job
 from adamwprune.prune.masks import Chunk, Mask, whole
 
 #: torch's names of Adam's state tensors.
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
-
-
-@dataclass(frozen=True, slots=True)
-class Hyper:
-    """One parameter group's settings for one step, as :func:`torch.optim.adam.adam` takes them."""
-
-    lr: float | Tensor
-    beta1: float | Tensor
-    beta2: float | Tensor
-    eps: float
-    weight_decay: float
-    amsgrad: bool
-    maximize: bool
-    decoupled_weight_decay: bool
-    foreach: bool | None
-    fused: bool | None
-    capturable: bool
-    differentiable: bool
-
-    def torch_options(self) -> dict[str, Any]:
-        """Keyword arguments of torch's function."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def clip_spikes(grad: Tensor, exp_avg_sq: Tensor, theta: float) -> None:
@@ -54,51 +32,33 @@ def clip_spikes(grad: Tensor, exp_avg_sq: Tensor, theta: float) -> None:
     torch.clamp(grad, min=-limit, max=limit, out=grad)
 
 
-def masked_step(
-    weight: Tensor,
-    grad: Tensor,
-    state: MutableMapping[str, Any],
-    step: Tensor,
-    mask: Mask | None,
-    hyper: Hyper,
-    theta: float | None = None,
-) -> None:
+def step(job: Job) -> None:
     """One Adam(W) update of the kept weights; masked ones are neither read nor written.
-
-    Args:
-        weight: the parameter, any shape, strides and floating dtype; changed in place.
-        grad: its gradient, same shape.
-        state: holds ``exp_avg``, ``exp_avg_sq`` and with AMSGrad ``max_exp_avg_sq``: compact vectors of ``mask.kept``
-            entries in row-major order of the weight, or tensors of its shape where ``mask`` is None. They may be wider
-            than the weight (float32 under bfloat16); the update is then computed in their dtype.
-        step: the count that bias correction uses, before this update; not changed.
-        mask: what is kept; None keeps everything.
-        hyper: the group's settings.
-        theta: SPAM's clipping threshold; None does not clip.
 
     The transient is a few copies of one chunk (:data:`adamwprune.prune.masks.CHUNK` weights), plus a row-major copy of
     weight and gradient where they are not contiguous.
     """
+    weight, grad, state, mask, hyper = job.weight, job.grad, job.state, job.mask, job.hyper
     if hyper.weight_decay and not hyper.decoupled_weight_decay:
         grad, hyper = _couple_decay(weight, grad.to(state["exp_avg"].dtype), hyper)
     flat, flat_grad = weight.detach().reshape(-1), grad.detach().reshape(-1)
-    moments = {name: state[name].view(-1) if mask else state[name].reshape(-1) for name in MOMENTS if name in state}
+    moments = {name: state[name].reshape(-1) for name in MOMENTS if name in state}
     for chunk in _chunks(weight, mask):
         part = {name: x[chunk.start : chunk.stop] for name, x in moments.items()}
         dtype = part["exp_avg"].dtype
         target = flat[chunk.low : chunk.high]
         w, g = (x[chunk.low : chunk.high][chunk.index].to(dtype) for x in (flat, flat_grad))
-        if theta is not None:
-            clip_spikes(g, part["exp_avg_sq"], theta)
+        if job.theta is not None:
+            clip_spikes(g, part["exp_avg_sq"], job.theta)
         largest = [part["max_exp_avg_sq"]] if hyper.amsgrad else []
-        adam([w], [g], [part["exp_avg"]], [part["exp_avg_sq"]], largest, [step.clone()], **hyper.torch_options())
+        steps = [job.step.clone()]
+        adam([w], [g], [part["exp_avg"]], [part["exp_avg_sq"]], largest, steps, **hyper.torch_options())
         target[chunk.index] = w.to(weight.dtype)
     if flat.data_ptr() != weight.data_ptr():
         weight.detach().copy_(flat.view(weight.shape))
-    if mask is None:
-        for name, x in moments.items():
-            if x.data_ptr() != state[name].data_ptr():
-                state[name].copy_(x.view(weight.shape))
+    for name, x in moments.items():
+        if x.data_ptr() != state[name].data_ptr():
+            state[name].copy_(x.view(weight.shape))
 
 
 def _couple_decay(weight: Tensor, grad: Tensor, hyper: Hyper) -> tuple[Tensor, Hyper]:

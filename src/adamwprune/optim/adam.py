@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.optimizer import ParamsT, _use_grad_for_differentiable
 
-from adamwprune.kernels import reference
+from adamwprune import kernels
+from adamwprune.kernels import Hyper, Job, reference
 from adamwprune.optim import checkpoint
 from adamwprune.optim.clip import clip_grad_norm_, kept_norm
 from adamwprune.optim.pruner import Pruner
@@ -136,20 +137,23 @@ class AdamFamily(torch.optim.Adam):
     def _step_group(self, group: dict[str, Any]) -> None:
         scale = 1.0 if self.spam_clock is None else self.spam_clock.lr_scale
         theta = None if self.spam_clock is None else self.spam_clock.theta
-        hyper = reference.Hyper(
+        hyper = Hyper(
             lr=group["lr"] if scale == 1.0 else group["lr"] * scale,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
-            **{name: group[name] for name in reference.Hyper.__slots__ if name in group and name != "lr"},
+            **{name: group[name] for name in Hyper.__slots__ if name in group and name != "lr"},
         )
         narrow = [p for p in group["params"] if p.grad is not None and self._is_compact_or_wide(p)]
         chosen = set(narrow)
         self._step_whole({**group, "params": [p for p in group["params"] if p not in chosen]}, hyper, theta)
+        kernels.step([self._job(p, p.grad, hyper, theta) for p in narrow])
         for p in narrow:
-            state = self.ensure_state(p)
-            mask = self.pruner.slots[p].mask if self.pruner is not None and p in self.pruner.slots else None
-            reference.masked_step(p, p.grad, state, self._corrected(state["step"], p), mask, hyper, theta)
-            state["step"] += 1
+            self.state[p]["step"] += 1
+
+    def _job(self, p: Tensor, grad: Tensor, hyper: Hyper, theta: float | None) -> Job:
+        state = self.ensure_state(p)
+        mask = self.pruner.slots[p].mask if self.pruner is not None and p in self.pruner.slots else None
+        return Job(p, grad, state, self._corrected(state["step"], p), mask, hyper, theta)
 
     def _is_compact_or_wide(self, p: Tensor) -> bool:
         slot = self.pruner.slots.get(p) if self.pruner is not None and self.pruner.compact else None
@@ -158,7 +162,7 @@ class AdamFamily(torch.optim.Adam):
         exp_avg = self.state[p].get("exp_avg") if p in self.state else None
         return exp_avg is not None and exp_avg.dtype != p.dtype
 
-    def _step_whole(self, group: dict[str, Any], hyper: reference.Hyper, theta: float | None) -> None:
+    def _step_whole(self, group: dict[str, Any], hyper: Hyper, theta: float | None) -> None:
         """torch's own update of the tensors that keep their shape."""
         params: list[Tensor] = []
         lists: tuple[list[Tensor], ...] = ([], [], [], [], [])
@@ -257,10 +261,12 @@ class AdamFamily(torch.optim.Adam):
         self._restore_spam()
 
     def _restore_spam(self) -> None:
-        self._age_offset = {}
+        if self.spam_clock is None:
+            return
+        self._age_offset, self.spam_clock = {}, SpamClock(self.spam_clock.settings)
         for group in self.param_groups:
             record = group.get("spam")
-            if record and self.spam_clock is not None:
+            if record:
                 self.spam_clock.restore(record)
                 pairs = zip(group["params"], record["offsets"], strict=True)
                 self._age_offset |= {p: offset for p, offset in pairs if offset}

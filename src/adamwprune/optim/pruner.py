@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adamwprune.kernels import backend, reference
+from adamwprune import kernels
+from adamwprune.kernels import reference
 from adamwprune.optim import account
 from adamwprune.optim.mask_update import new_masks
 from adamwprune.optim.record import Loaded
@@ -107,7 +108,7 @@ class Pruner:
             if grad.is_sparse:
                 raise ValueError(f"{slot.name} has a sparse gradient: pruning needs dense ones (sparse=False)")
             if not self.compact and slot.mask is not None:
-                reference.zero_masked(grad, slot.mask)
+                kernels.zero_masked(grad, slot.mask)
             if "movement" in self._needs and self.prune.sparsity:
                 self._accumulate_movement(slot, grad, grad_scale)
 
@@ -142,10 +143,10 @@ class Pruner:
     def _enforce_zeros(self, slot: Slot) -> None:
         if slot.mask is None:
             return
-        reference.zero_masked(slot.weight, slot.mask)
+        kernels.zero_masked(slot.weight, slot.mask)
         for value in self.optimizer.state.get(slot.weight, {}).values():
             if isinstance(value, Tensor) and value.is_floating_point() and value.shape == slot.weight.shape:
-                reference.zero_masked(value, slot.mask)
+                kernels.zero_masked(value, slot.mask)
 
     # ---- gradients of masked weights -------------------------------------------------------------------------------
 
@@ -170,7 +171,7 @@ class Pruner:
         if self.prune.regrow and self._due(self.step + 1):
             self._record_exchange(slot, slot.mask, grad)
         if self.prune.mask_grads:
-            reference.zero_masked(grad, slot.mask)
+            kernels.zero_masked(grad, slot.mask)
         slot.recorded = (grad.data_ptr(), grad._version)
 
     def _record_exchange(self, slot: Slot, mask: Mask, grad: Tensor) -> None:
@@ -272,10 +273,10 @@ class Pruner:
                 slot.movement = reference.compact(slot.movement, old, new)
         elif slot.movement is not None:
             slot.movement.masked_fill_(~new.to_bool(), 0)
-        reference.zero_masked(slot.weight, new)
+        kernels.zero_masked(slot.weight, new)
         slot.mask = new
         if slot.weight.grad is not None:
-            reference.zero_masked(slot.weight.grad, new)
+            kernels.zero_masked(slot.weight.grad, new)
         if not self.compact:
             self._enforce_zeros(slot)
 
@@ -360,7 +361,7 @@ class Pruner:
         for name, tensor in named:
             mask = masks.get(_bare(name))
             if mask is not None:
-                reference.zero_masked(tensor, mask.to(tensor.device))
+                kernels.zero_masked(tensor, mask.to(tensor.device))
                 matched = True
         if masks and not matched:
             raise ValueError(f"no parameter of the copy has the name of a masked tensor, such as {next(iter(masks))!r}")
@@ -398,7 +399,7 @@ class Pruner:
             "target": self.prune.sparsity,
             "sparsity": self.sparsity,
             "last_update": self.last_update,
-            "backend": backend(slots[0].weight.device.type if slots else "cpu"),
+            "backend": kernels.backend(slots[0].weight.device.type if slots else "cpu"),
             "tensors": {
                 slot.name: {
                     "weights": slot.weight.numel(),

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+"""The native CPU kernel: the same update as the reference in one pass, through a plain C interface.
+
+The library holds no torch symbol, so one build serves every torch. Python hands it addresses, which are read anew at
+every step, and splits the work over as many threads as torch would use (the calls release the GIL).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adamwprune.kernels.job import Job
+from adamwprune.prune.masks import BLOCK, Mask
+
+#: Instruction sets, by the library's number. All give the same bits.
+INSTRUCTION_SETS = ("scalar", "avx2", "avx512")
+
+#: Blocks below which a thread of its own costs more than it saves.
+_LEAST_BLOCKS = 64
+
+_TYPES = {torch.float32: 0, torch.bfloat16: 1}
+
+#: `adamw_tensor` of csrc/adamw.h.
+_TENSOR = np.dtype(
+    [(name, np.uint64) for name in ("weight", "grad", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "bits", "base")]
+    + [("numel", np.int64)]
+    + [(name, np.int32) for name in ("weight_type", "state_type", "maximize")]
+    + [
+        (name, np.float32)
+        for name in (
+            "decay",
+            "coupled",
+            "grad_weight",
+            "beta2",
+            "square_weight",
+            "bias2_sqrt",
+            "eps",
+            "neg_step",
+            "theta",
+        )
+    ],
+    align=True,
+)
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled library; None where the install had no compiler."""
+    for path in sorted(Path(__file__).parent.glob("_adamw*.so")):
+        try:
+            loaded = ctypes.CDLL(str(path))
+        except OSError:
+            continue
+        loaded.adamw_step.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_int32]
+        loaded.adamw_step.restype = None
+        loaded.adamw_zero_masked.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_int32,
+            ctypes.c_void_p,
+            *[ctypes.c_int64] * 2,
+            ctypes.c_int32,
+        ]
+        loaded.adamw_zero_masked.restype = None
+        return loaded
+    return None
+
+
+@cache
+def best_instruction_set() -> str:
+    """The widest instruction set of this processor."""
+    loaded = library()
+    assert loaded is not None
+    return INSTRUCTION_SETS[loaded.adamw_best_isa()]
+
+
+def supports(job: Job) -> bool:
+    """Whether the kernel can take a tensor: on a CPU, float32 or bfloat16, with state no narrower than the weight."""
+    weight, state = job.weight.dtype, job.state["exp_avg"].dtype
+    types = weight in _TYPES and (state == weight or (weight == torch.bfloat16 and state == torch.float32))
+    return job.weight.device.type == "cpu" and types and not job.hyper.differentiable
+
+
+def step(jobs: Sequence[Job], instruction_set: str | None = None) -> None:
+    """Update the kept weights of the jobs' tensors and their compact state, in place."""
+    loaded = library()
+    assert loaded is not None
+    table = np.zeros(len(jobs), _TENSOR)
+    held = [_fill(row, job) for row, job in zip(table, jobs, strict=True)]
+    blocks = sum(-(-job.weight.numel() // BLOCK) for job in jobs)
+    isa = INSTRUCTION_SETS.index(instruction_set or best_instruction_set())
+    _in_threads(blocks, lambda first, last: loaded.adamw_step(table.ctypes.data, len(jobs), first, last, isa))
+    for job, (weight, _) in zip(jobs, held, strict=True):
+        if weight is not job.weight:
+            job.weight.detach().copy_(weight)
+        # Autograd notices writes by a tensor's version.
+        torch.autograd.graph.increment_version(job.weight)
+
+
+def zero_masked(tensor: Tensor, mask: Mask, instruction_set: str | None = None) -> None:
+    """Set the masked entries of a row-major CPU tensor of the parameter's shape to zero, in place."""
+    loaded = library()
+    assert loaded is not None
+    address, size, bits, numel = tensor.data_ptr(), tensor.element_size(), mask.bits.data_ptr(), tensor.numel()
+    isa = INSTRUCTION_SETS.index(instruction_set or best_instruction_set())
+
+    def run(first: int, last: int) -> None:
+        loaded.adamw_zero_masked(address, size, bits, first * BLOCK, min(last * BLOCK, numel), isa)
+
+    _in_threads(-(-numel // BLOCK), run)
+    torch.autograd.graph.increment_version(tensor)
+
+
+def _in_threads(blocks: int, run: Callable[[int, int], None]) -> None:
+    """Share blocks out over as many threads as torch uses; each takes a stretch from ``first`` to ``last``."""
+    threads = max(1, min(torch.get_num_threads(), blocks // _LEAST_BLOCKS))
+    edges = [blocks * i // threads for i in range(threads + 1)]
+    others = [_pool().submit(run, *share) for share in pairwise(edges[1:])]
+    run(edges[0], edges[1])
+    for other in others:
+        other.result()
+
+
+def _fill(row: np.void, job: Job) -> tuple[Tensor, Tensor]:
+    """Write one tensor's description; returns the row-major weight and gradient that the addresses are of."""
+    weight = job.weight if job.weight.is_contiguous() else job.weight.detach().contiguous()
+    grad = job.grad.contiguous()
+    hyper, step = job.hyper, float(job.step) + 1.0
+    lr, beta1, beta2 = float(hyper.lr), float(hyper.beta1), float(hyper.beta2)
+    row["weight"], row["grad"] = weight.data_ptr(), grad.data_ptr()
+    for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"):
+        if name in job.state and (name != "max_exp_avg_sq" or hyper.amsgrad):
+            row[name] = job.state[name].data_ptr()
+    if job.mask is not None:
+        row["bits"], row["base"] = job.mask.bits.data_ptr(), job.mask.block_starts().data_ptr()
+    row["numel"] = weight.numel()
+    row["weight_type"], row["state_type"] = _TYPES[weight.dtype], _TYPES[job.state["exp_avg"].dtype]
+    row["maximize"] = hyper.maximize
+    row["decay"] = 1.0 - lr * hyper.weight_decay if hyper.decoupled_weight_decay else 1.0
+    row["coupled"] = 0.0 if hyper.decoupled_weight_decay else hyper.weight_decay
+    row["grad_weight"], row["beta2"], row["square_weight"] = 1.0 - beta1, beta2, 1.0 - beta2
+    row["bias2_sqrt"], row["eps"] = math.sqrt(1.0 - beta2**step), hyper.eps
+    row["neg_step"], row["theta"] = -(lr / (1.0 - beta1**step)), job.theta or 0.0
+    return weight, grad
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), thread_name_prefix="adamwprune")
+
+
+# A forked child has none of its parent's threads.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)

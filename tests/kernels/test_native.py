@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: MIT
+"""The native kernel against torch's fused AdamW, the reference, its own dense form and its other instruction sets."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.optim.adam import adam
+
+from adamwprune import AdamWPrune, Prune, kernels
+from adamwprune.kernels import Hyper, Job, native, reference
+from adamwprune.prune.masks import Mask
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason="the native kernel is not built")
+
+SETS = (
+    native.INSTRUCTION_SETS[: native.INSTRUCTION_SETS.index(native.best_instruction_set()) + 1]
+    if native.library()
+    else ()
+)
+MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+SIZES = (1, 15, 16, 17, 1000, 1024, 1025, 70_001)
+
+
+def hyper(**changes):
+    defaults = {
+        "lr": 1e-2,
+        "beta1": 0.9,
+        "beta2": 0.99,
+        "eps": 1e-8,
+        "weight_decay": 0.1,
+        "amsgrad": False,
+        "maximize": False,
+        "decoupled_weight_decay": True,
+        "foreach": False,
+        "fused": False,
+        "capturable": False,
+        "differentiable": False,
+    }
+    return Hyper(**{**defaults, **changes})
+
+
+def problem(size, sparsity, dtype=torch.float32, state_dtype=None, seed=0):
+    """Weight, gradient, dense moments and mask, with masked entries already zero (but for the gradient's)."""
+    generator = torch.Generator().manual_seed(seed)
+    keep = torch.rand(size, generator=generator) >= sparsity
+    weight, grad = (torch.randn(size, generator=generator).to(dtype) for _ in range(2))
+    state = {
+        "exp_avg": torch.randn(size, generator=generator) * 0.1,
+        "exp_avg_sq": torch.rand(size, generator=generator) * 0.01,
+        "max_exp_avg_sq": torch.rand(size, generator=generator) * 0.01,
+    }
+    state = {name: x.to(state_dtype or dtype).masked_fill(~keep, 0) for name, x in state.items()}
+    return weight.masked_fill(~keep, 0), grad, state, Mask.from_bool(keep), keep
+
+
+def compact_job(weight, grad, state, mask, settings, theta=None, steps=4):
+    compacted = {name: reference.compact(x.clone(), None, mask) for name, x in state.items()}
+    return Job(weight.clone(), grad, compacted, torch.tensor(float(steps)), mask, settings, theta)
+
+
+def results(job):
+    return [job.weight, *(job.state[name] for name in MOMENTS)]
+
+
+def ulps(a, b):
+    """Largest distance in units of the last place, of tensors whose signs agree."""
+    integer = torch.int32 if a.dtype == torch.float32 else torch.int16
+    return int((a.view(integer).long() - b.view(integer).long()).abs().max()) if a.numel() else 0
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.95])
+@pytest.mark.parametrize(
+    ("dtype", "state_dtype"),
+    [(torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32)],
+)
+def test_all_instruction_sets_give_the_same_bits(size, sparsity, dtype, state_dtype):
+    weight, grad, state, mask, _ = problem(size, sparsity, dtype, state_dtype)
+    for changes, theta in itertools.product(({}, {"amsgrad": True, "maximize": True}, {"beta1": 0.3}), (None, 0.5)):
+        jobs = [compact_job(weight, grad, state, mask, hyper(**changes), theta) for _ in SETS]
+        for job, name in zip(jobs, SETS, strict=True):
+            native.step([job], name)
+        for job in jobs[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(results(jobs[0]), results(job), strict=True))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("changes", [{}, {"amsgrad": True}, {"maximize": True}, {"beta1": 0.2}], ids=str)
+def test_a_step_is_within_one_ulp_of_torchs_fused(size, dtype, changes):
+    weight, grad, state, mask, keep = problem(size, 0.4, dtype)
+    job = compact_job(weight, grad, state, mask, hyper(**changes))
+    native.step([job])
+    dense = {name: x.clone() for name, x in state.items()}
+    largest = [dense["max_exp_avg_sq"]] if changes.get("amsgrad") else []
+    options = hyper(**changes, fused=True).torch_options()
+    torchs = weight.clone()
+    steps = [torch.tensor(4.0)]
+    adam([torchs], [grad.masked_fill(~keep, 0)], [dense["exp_avg"]], [dense["exp_avg_sq"]], largest, steps, **options)
+    assert ulps(job.weight[keep], torchs[keep]) <= 1
+    for name in MOMENTS[: 3 if largest else 2]:
+        assert ulps(job.state[name], dense[name][keep]) <= 1
+    assert not job.weight[~keep].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("coupled", [False, True])
+def test_compact_state_equals_dense_masked_state_bit_for_bit(dtype, coupled):
+    weight, grad, state, mask, keep = problem(70_001, 0.6, dtype)
+    chosen = hyper(decoupled_weight_decay=not coupled, amsgrad=True)
+    job = compact_job(weight, grad, state, mask, chosen, theta=2.0)
+    dense = Job(weight.clone(), grad.masked_fill(~keep, 0), dict(state), torch.tensor(4.0), None, chosen, 2.0)
+    for _ in range(3):
+        native.step([job])
+        native.step([dense])
+    assert torch.equal(job.weight, dense.weight)
+    for name in MOMENTS:
+        assert torch.equal(job.state[name], dense.state[name][keep])
+        assert not dense.state[name][~keep].any()
+
+
+@given(st.lists(st.integers(1, 3000), min_size=1, max_size=6), st.floats(0, 0.99), st.booleans(), st.integers(0, 2**31))
+def test_many_tensors_at_once_are_the_reference_up_to_rounding(sizes, sparsity, amsgrad, seed):
+    chosen = hyper(amsgrad=amsgrad)
+    problems = [problem(size, sparsity, seed=seed + i) for i, size in enumerate(sizes)]
+    ours = [compact_job(w, g, s, mask, chosen) for w, g, s, mask, _ in problems]
+    native.step(ours)
+    for job, (w, g, s, mask, _) in zip(ours, problems, strict=True):
+        expected = compact_job(w, g, s, mask, chosen)
+        reference.step(expected)
+        for a, b in zip(results(job), results(expected), strict=True):
+            torch.testing.assert_close(a, b, rtol=2e-6, atol=1e-7)
+
+
+def test_threads_do_not_change_a_bit():
+    weight, grad, state, mask, _ = problem(400_000, 0.5)
+    jobs = [compact_job(weight, grad, state, mask, hyper()) for _ in range(2)]
+    before = torch.get_num_threads()
+    try:
+        for job, threads in zip(jobs, (1, 3), strict=True):
+            torch.set_num_threads(threads)
+            native.step([job])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(results(jobs[0]), results(jobs[1]), strict=True))
+
+
+def test_weights_that_are_not_row_major():
+    shape = (6, 10, 3, 3)
+    weight, grad, state, mask, _ = problem(540, 0.5)
+    plain = compact_job(weight.view(shape), grad.view(shape), state, mask, hyper())
+    strided = Job(
+        weight.view(shape).to(memory_format=torch.channels_last, copy=True),
+        grad.view(shape).to(memory_format=torch.channels_last),
+        {name: x.clone() for name, x in plain.state.items()},
+        plain.step,
+        mask,
+        plain.hyper,
+    )
+    native.step([plain])
+    native.step([strided])
+    assert strided.weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(plain.weight, strided.weight)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.uint8])
+def test_masked_entries_become_zero_and_no_others(size, dtype):
+    values = torch.randint(1, 100, (size,)).to(dtype)
+    *_, mask, keep = problem(size, 0.6)
+    for name in SETS:
+        ours = values.clone()
+        native.zero_masked(ours, mask, name)
+        assert torch.equal(ours, values.masked_fill(~keep, 0))
+        assert ours._version == values.clone()._version + 1
+
+
+def test_nan_gradients_go_where_torch_lets_them():
+    weight, grad, state, mask, keep = problem(100, 0.5)
+    grad[keep.nonzero()[3]] = torch.nan
+    job = compact_job(weight, grad, state, mask, hyper())
+    native.step([job])
+    assert job.weight.isnan().sum() == job.state["exp_avg"].isnan().sum() == job.state["exp_avg_sq"].isnan().sum() == 1
+
+
+def test_what_the_kernel_cannot_take_goes_to_the_reference():
+    weight, grad, state, mask, _ = problem(100, 0.5, torch.float64)
+    assert not native.supports(compact_job(weight, grad, state, mask, hyper()))
+    half, expected = (compact_job(weight, grad, state, mask, hyper()) for _ in range(2))
+    with kernels.use("native"):
+        kernels.step([half])
+    reference.step(expected)
+    assert all(torch.equal(a, b) for a, b in zip(results(half), results(expected), strict=True))
+
+
+@pytest.mark.parametrize("name", kernels.BACKENDS)
+def test_training_on_either_backend_prunes_and_learns(name):
+    torch.manual_seed(0)
+    x = torch.randn(128, 16)
+    y = (x[:, 0] * x[:, 1] > 0).long()
+    model = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.ReLU(), torch.nn.Linear(64, 2))
+    optimizer = AdamWPrune(model.named_parameters(), lr=1e-2, prune=Prune(sparsity=0.7, total_steps=200))
+    with kernels.use(name):
+        for _ in range(200):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+        assert optimizer.pruner.report()["backend"] == name
+    assert optimizer.pruner.at_target
+    assert loss < 0.1
+
+
+def test_the_backend_can_be_named(monkeypatch):
+    assert kernels.backend("cpu") == "native"
+    assert kernels.backend("cuda") == "reference"
+    monkeypatch.setenv(kernels.BACKEND_VARIABLE, "reference")
+    assert kernels.backend("cpu") == "reference"
+    monkeypatch.setenv(kernels.BACKEND_VARIABLE, "fast")
+    with pytest.raises(ValueError, match="ADAMWPRUNE_BACKEND='fast': expected one of reference, native"):
+        kernels.backend("cpu")
+    with pytest.raises(ValueError, match="unknown backend 'fast'"), kernels.use("fast"):
+        pass
+
+
+def test_without_a_library_the_reference_runs(monkeypatch):
+    monkeypatch.setattr(native, "library", lambda: None)
+    assert kernels.backend("cpu") == "reference"
+    monkeypatch.setenv(kernels.BACKEND_VARIABLE, "native")
+    with pytest.raises(ValueError, match="not built"):
+        kernels.backend("cpu")
