@@ -100,7 +100,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
         val_fraction=0.1,
         families={
             "sgd": Family(learning_rate=0.05, weight_decay=5e-4, momentum=0.9),
-            **adam_family(learning_rate=3e-3, weight_decay=0.05, coupled=1e-4),
+            **adam_family(learning_rate=4e-3, weight_decay=0.05, coupled=1e-4),
         },
     ),
 }
