@@ -151,7 +151,7 @@ class AdamFamily(torch.optim.Adam):
             self.state[p]["step"] += 1
 
     def _job(self, p: Tensor, grad: Tensor, hyper: Hyper, theta: float | None) -> Job:
-        state = self.ensure_state(p)
+        state = self.state[p]
         mask = self.pruner.slots[p].mask if self.pruner is not None and p in self.pruner.slots else None
         return Job(p, grad, state, self._corrected(state["step"], p), mask, hyper, theta)
 
@@ -187,19 +187,6 @@ class AdamFamily(torch.optim.Adam):
         for step, age in zip(steps, ages, strict=True):
             if age is not step:
                 step += 1
-
-    def ensure_state(self, p: Tensor) -> dict[str, Any]:
-        """The state of ``p``, made as torch makes it where there is none yet."""
-        if not self.state[p]:
-            group = next(group for group in self.param_groups if any(q is p for q in group["params"]))
-            hollow = p.grad is None
-            if hollow:
-                p.grad = torch.zeros_like(p)
-            self._init_group({**group, "params": [p]}, [], [], [], [], [], [])  # type: ignore[no-untyped-call]
-            if hollow:
-                p.grad = None
-        state: dict[str, Any] = self.state[p]
-        return state
 
     # ---- SPAM ------------------------------------------------------------------------------------------------------
 

@@ -223,9 +223,9 @@ class Pruner:
         return [slot for slot in self.slots.values() if slot.name not in self._waiting]
 
     def _has_state(self, slot: Slot) -> bool:
-        """Whether the tensor took part in a step; an optimizer that keeps no state at all cannot tell."""
+        """Whether the tensor took part in a step; an attached optimizer that keeps no state at all cannot tell."""
         state = self.optimizer.state
-        return bool(state.get(slot.weight)) or not any(state.values())
+        return bool(state.get(slot.weight)) or not (self.compact or any(state.values()))
 
     def _has_moments(self, slot: Slot) -> bool:
         state = self.optimizer.state.get(slot.weight, {})
@@ -264,8 +264,7 @@ class Pruner:
         """Make ``new`` the tensor's mask: zero what goes, and compact what the optimizer keeps of the rest."""
         old = slot.mask
         if self.compact:
-            ensure: Callable[[Tensor], dict[str, Any]] = self.optimizer.ensure_state  # type: ignore[attr-defined]
-            state = ensure(slot.weight)
+            state = self.optimizer.state[slot.weight]
             for name in reference.MOMENTS:
                 if name in state:
                     state[name] = reference.compact(state[name], old, new)
