@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The native kernel, as an optional extension: without a C compiler the install succeeds and the reference path runs."""
+"""The native kernel, as an optional extension: without a C compiler the install succeeds all the same."""
 
 from setuptools import Extension, setup
 

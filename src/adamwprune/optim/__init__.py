@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """How weights move: AdamWPrune, AdamWSPAM, AdamWAdv, attach, parameter groups, the factory."""
 
-from adamwprune.optim.attach import attach
+from adamwprune.optim.attachment import attach
 from adamwprune.optim.clip import clip_grad_norm_
 from adamwprune.optim.factory import OPTIMIZERS, OptimizerInfo, create_optimizer
 from adamwprune.optim.groups import param_groups

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from adamwprune.optim.attach import attach
+from adamwprune.optim.attachment import attach
 from adamwprune.optim.groups import param_groups
 from adamwprune.optim.spam import Spam
 from adamwprune.optim.variants import AdamWAdv, AdamWPrune, AdamWSPAM

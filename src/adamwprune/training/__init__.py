@@ -1,20 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""One engine for every model: recipes, the loop, evaluation, checkpoints, resume, precision, devices."""
+"""One engine for every model: recipes, the loop, evaluation, checkpoints, resume, precision, devices.
+
+Only what needs no torch is exported here: a command line's help must not wait for it. The rest is in
+``training.engine`` (``train``), ``training.resolve`` and ``training.identity``.
+"""
 
 from adamwprune.training.config import RunConfig
-from adamwprune.training.engine import Progress, train
 from adamwprune.training.errors import ConfigError, DirectoryError, Interrupted
-from adamwprune.training.identity import run_id, run_name
-from adamwprune.training.resolve import resolve
 
-__all__ = [
-    "ConfigError",
-    "DirectoryError",
-    "Interrupted",
-    "Progress",
-    "RunConfig",
-    "resolve",
-    "run_id",
-    "run_name",
-    "train",
-]
+__all__ = ["ConfigError", "DirectoryError", "Interrupted", "RunConfig"]

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: MIT
+"""What the commands do. Whatever needs torch is imported inside."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adamwprune.experiment import settings as settings_module
+from adamwprune.experiment.errors import ExperimentError
+from adamwprune.experiment.kconfig import Kconfig
+from adamwprune.experiment.matrix import parse_arm, require_used
+from adamwprune.experiment.presets import DEFAULT, folder_name, preset, presets, project_root
+from adamwprune.training.config import RunConfig
+
+if TYPE_CHECKING:
+    from adamwprune.experiment.plan import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Which runs are wanted, as the command line says it."""
+
+    assignments: Sequence[str] = ()
+    preset: str | None = None
+    config: Path | None = None
+    arms: Sequence[str] = ()
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The runs that a request means, and where and how they run."""
+
+    path: Path
+    runs: list[Run]
+    jobs: int
+    supersede: bool
+
+
+def select(request: Request, *, name: str | None, results_dir: Path | None, jobs: int | None) -> Selection:
+    """Turns a request into runs; everything is validated here, before anything is written."""
+    from adamwprune.experiment.plan import plan
+
+    if request.arms:
+        if request.preset or request.config or request.assignments:
+            raise ExperimentError("--arm describes the whole matrix: leave out --preset, --config and NAME=VALUE")
+        # One thread a run, as in Kconfig: runs share the cores, and torch's threads would fight over them.
+        common = RunConfig(**{"threads": 1, **request.fields})
+        configs = [config for arm in request.arms for config in parse_arm(arm, common)]
+        require_used(common, configs)
+        path = (results_dir or Path("results")) / (name or "matrix")
+        return Selection(path=path, runs=plan(configs), jobs=jobs or 0, supersede=False)
+    root = project_root()
+    settings = settings_module.load(root, _config_of(root, request), request.assignments)
+    settings = settings.replace(common=settings.common.replace(**request.fields))
+    folder = name or folder_name(root, settings)
+    path = (results_dir or settings.results_dir) / folder
+    return Selection(path=path, runs=plan(settings.runs()), jobs=jobs or settings.jobs, supersede=True)
+
+
+def run_selection(selection: Selection, retry_failed: bool) -> int:
+    """Runs it; the exit code says whether all is well."""
+    from adamwprune.experiment.session import run_matrix
+
+    return run_matrix(
+        selection.path,
+        selection.runs,
+        jobs=selection.jobs,
+        retry_failed=retry_failed,
+        supersede=selection.supersede,
+    )
+
+
+def list_selection(selection: Selection) -> int:
+    """Prints the runs and what is there of them."""
+    from adamwprune.experiment.store import ResultsFolder
+
+    folder = ResultsFolder.open_or_create(selection.path, selection.path.name)
+    for run in selection.runs:
+        print(f"{run.run_id}  {folder.state(run).status:11}  {run.name}")
+    print(f"{len(selection.runs)} runs in {selection.path}")
+    return 0
+
+
+def train(network: str | None, fields: dict[str, Any], path: Path) -> int:
+    """One run, as a matrix of its own or one more in the folder's."""
+    from adamwprune.experiment.plan import plan
+    from adamwprune.experiment.session import run_matrix
+
+    if network is not None and fields.setdefault("model", network) != network:
+        raise ExperimentError(f"the network is given twice: {network} and --model {fields['model']}")
+    return run_matrix(path, plan([RunConfig(**fields)]), jobs=1)
+
+
+def report(directory: Path | None, results_dir: Path) -> None:
+    """Writes a matrix's report again."""
+    from adamwprune import report as room
+    from adamwprune.experiment.store import latest
+
+    path = directory or latest(results_dir)
+    paths = room.build(path)
+    print(room.table(path))
+    print(f"plots: {paths.page.parent}/*.png   page: {paths.page}")
+
+
+def list_matrices(directory: Path | None, results_dir: Path) -> None:
+    """One line for each matrix, or for each run of one."""
+    from adamwprune.experiment.store import ResultsFolder, folders
+
+    if directory is not None:
+        folder = ResultsFolder.open(directory)
+        for run in folder.runs:
+            state = folder.state(run)
+            print(f"{run.run_id}  {state.status:11}  {run.name}" + (f"  ({state.reason})" if state.reason else ""))
+        return
+    for path in folders(results_dir):
+        folder = ResultsFolder.open(path)
+        counts = Counter(folder.state(run).status for run in folder.runs)
+        print(
+            f"{path}: {len(folder.runs)} runs, " + ", ".join(f"{number} {status}" for status, number in counts.items())
+        )
+
+
+def list_data(data_dir: Path) -> None:
+    """One line for each data set."""
+    from adamwprune.data import DATASETS, fetch
+
+    for name, info in DATASETS.items():
+        problems = fetch.verify(name, data_dir)
+        where = "built in" if not info.files else f"missing or corrupt: {len(problems)} files" if problems else "here"
+        print(f"{name:12}{info.summary}  ({where})")
+
+
+def fetch_data(name: str, data_dir: Path) -> None:
+    """Downloads and verifies."""
+    from adamwprune.data import fetch
+    from adamwprune.experiment.display import Downloads, create
+
+    fetch.ensure(name, data_dir, Downloads(create()))
+    print(f"{name} is complete in {data_dir}")
+
+
+def verify_data(name: str, data_dir: Path) -> int:
+    """Says what is wrong with each file; exit code 1 if anything is."""
+    from adamwprune.data import fetch
+
+    problems = fetch.verify(name, data_dir)
+    for reason in problems.values():
+        print(reason)
+    if not problems:
+        print(f"{name} in {data_dir}: every file has its checksum")
+    return 1 if problems else 0
+
+
+def list_presets() -> None:
+    """One line for each preset, with the number of its runs."""
+    root = project_root()
+    for item in presets(root):
+        runs = len(settings_module.load(root, item.path).runs())
+        print(f"{item.name:20}{runs:4} runs  {item.summary}")
+
+
+def load_preset(name: str, assignments: Sequence[str], target: Path) -> None:
+    """Writes a preset as the full .config."""
+    root = project_root()
+    path = preset(root, name).path
+    runs = settings_module.load(root, path, assignments).runs()
+    kconfig = Kconfig(root)
+    kconfig.load(path)
+    kconfig.override(assignments)
+    kconfig.write(target)
+    print(f"{target}: {name}, {len(runs)} runs; `make` runs them")
+
+
+def save_preset(target: Path, source: Path) -> None:
+    """Writes the .config as a preset."""
+    kconfig = Kconfig(project_root())
+    kconfig.load(source)
+    settings_module.read(kconfig)
+    kconfig.write(target, minimal=True)
+    print(f"{target}: what {source} changes against the defaults")
+
+
+def check_config(assignments: Sequence[str], source: Path) -> None:
+    """Says what a .config describes."""
+    settings = settings_module.load(project_root(), source, assignments)
+    print(f"{source}: {settings.experiment}, {len(settings.runs())} runs of {settings.common.model}")
+
+
+def _config_of(root: Path, request: Request) -> Path:
+    if request.preset and request.config:
+        raise ExperimentError("--preset and --config exclude each other")
+    if request.config:
+        return request.config
+    if request.preset is None and Path(".config").is_file():
+        return Path(".config")
+    return preset(root, request.preset or DEFAULT).path

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""Gives every configured run its identity: the resolved config, the id and the name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from adamwprune.training.config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of a matrix. ``config`` is resolved: it means the same whatever recipes become later."""
+
+    run_id: str
+    name: str
+    config: RunConfig
+
+    @property
+    def folder(self) -> str:
+        """Name of its directory under ``runs/``."""
+        return f"{self.name}-{self.run_id[:8]}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``matrix.json`` stores it."""
+        return {"run_id": self.run_id, "name": self.name, "config": self.config.as_dict()}
+
+
+def plan(configs: Iterable[RunConfig]) -> list[Run]:
+    """Resolves and validates all configs before anything is written; two that resolve to the same run are one."""
+    from adamwprune import data
+    from adamwprune.training import identity
+    from adamwprune.training.resolve import resolve
+
+    runs: dict[str, Run] = {}
+    for config in configs:
+        resolved = resolve(config)
+        assert resolved.data is not None
+        run_id = identity.run_id(resolved, data.find(resolved.data).checksum)
+        runs.setdefault(run_id, Run(run_id=run_id, name=identity.run_name(resolved), config=resolved))
+    return list(runs.values())
+
+
+def fetch_data(runs: Iterable[Run], progress: Callable[[str, int, int], None] | None = None) -> None:
+    """Makes sure that the files of every data set the runs need are there and intact."""
+    from adamwprune.data import fetch
+
+    for name, data_dir in dict.fromkeys((run.config.data, run.config.data_dir) for run in runs):
+        assert name is not None
+        fetch.ensure(name, data_dir, progress)

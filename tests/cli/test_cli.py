@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""The command line: flags for every field, readable help, and errors that are one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adamwprune import cli
+from adamwprune.experiment import commands
+from adamwprune.experiment.fields import field_types
+from adamwprune.experiment.presets import project_root
+
+ROOT = project_root().resolve()
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(arguments)
+    captured = capsys.readouterr()
+    return int(raised.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder; Kconfig and presets are found beside the package."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_field_is_a_flag_with_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = call(capsys, "train", "--help")
+    assert code == 0
+    for name, (kind, _) in field_types().items():
+        assert f"--{name.replace('_', '-')} " in out
+        assert (f"--no-{name.replace('_', '-')} " in out) == (kind is bool)
+    assert "What is pruned, and when" in out
+    assert "fraction of prunable weights removed" in out
+    assert "default lenet5" in out
+
+
+@pytest.mark.parametrize("command", [[], ["matrix", "run"], ["matrix", "continue"], ["data"], ["config"], ["report"]])
+def test_help(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    code, out, _ = call(capsys, *command, "--help")
+    assert code == 0
+    assert "Usage" in out
+
+
+def value_for(name: str, kind: type) -> tuple[list[str], Any]:
+    """Arguments that set a field to something else than its default, and that value."""
+    flag = f"--{name.replace('_', '-')}"
+    if kind is bool:
+        return [f"--no-{name.replace('_', '-')}"], False
+    value = {int: 7, float: 0.25, str: "something"}[kind]
+    return [flag, str(value)], value
+
+
+def test_every_flag_reaches_the_config(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(commands, "train", lambda network, fields, path: seen.append(fields) or 0)
+    words = {name: value_for(name, kind) for name, (kind, _) in field_types().items()}
+    call(capsys, "train", *(word for arguments, _ in words.values() for word in arguments))
+    assert seen == [{name: value for name, (_, value) in words.items()}]
+    call(capsys, "train")
+    assert seen[1] == {}, "what is not given is the dataclass's default"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "No such command"),
+        (["train", "--optimzer", "adam"], "--optimizer"),
+        (["train", "--epochs", "many"], "for '--epochs': 'many' is not a whole number"),
+        (["train", "lenet6"], "unknown model 'lenet6'"),
+        (["train", "lenet5", "--model", "resnet"], "given twice"),
+        (["train", "--optimizer", "adamx"], "expected one of sgd, adam"),
+        (["train", "--pruning-method", "state"], "target_sparsity"),
+        (["train", "--pruning-method", "state", "--target-sparsity", "70"], "in [0, 1)"),
+        (["train", "--optimizer", "sgd", "--pruning-method", "state", "--target-sparsity", "0.7"], "sgd keeps none"),
+        (["matrix", "run", "EPOCH=3"], "did you mean EPOCHS?"),
+        (["matrix", "run", "--preset", "digit"], "did you mean digits?"),
+        (["matrix", "run", "--preset", "digits", "--config", "x"], "exclude each other"),
+        (["matrix", "run", "--preset", "lenet5-sgd", "--spam-theta", "5"], "spam_theta=5.0 has no effect"),
+        (["matrix", "run", "--arm", "optimizer=adamw", "EPOCHS=3"], "--arm describes the whole matrix"),
+        (["matrix", "run", "--config", "missing"], "cannot read the configuration missing"),
+        (["matrix", "continue"], "there is no matrix under results/"),
+        (["matrix", "continue", "nowhere"], "nowhere is not a results folder of ours"),
+        (["matrix", "list", "nowhere"], "nowhere is not a results folder of ours"),
+        (["report", "nowhere"], "nowhere"),
+        (["data", "fetch", "mnits"], "mnist"),
+        (["config", "load", "digit"], "did you mean digits?"),
+    ],
+)
+def test_bad_input_is_one_clear_message_and_nothing_is_written(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path, arguments: list[str], message: str
+) -> None:
+    code, out, err = call(capsys, *arguments)
+    assert code == 2
+    assert err.startswith("adamwprune: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_folder_that_is_not_ours_is_refused(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    photos = elsewhere / "results" / "train"
+    photos.mkdir(parents=True)
+    (photos / "cat.jpg").write_text("")
+    code, _, err = call(capsys, "train", "lenet5", "--data", "digits")
+    assert (code, [p.name for p in photos.iterdir()]) == (2, ["cat.jpg"])
+    assert "it is not ours" in err
+
+
+def test_missing_data_without_a_network_names_the_files(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import urllib.error
+
+    def offline(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    code, _, err = call(capsys, "matrix", "run", "--preset", "lenet5-sgd")
+    assert code == 2
+    assert "train-images-idx3-ubyte.gz" in err
+    assert "sha256" in err
+    assert not (elsewhere / "results").exists()
+    assert not any(path.is_file() for path in elsewhere.rglob("*"))
+
+
+def test_listing_what_a_preset_would_run(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    code, out, _ = call(capsys, "matrix", "run", "--dry-run", "SEEDS=1", "--epochs", "3")
+    assert code == 0
+    assert "14 runs in results/digits-epochs-3" in out
+    assert out.count("waiting") == 14
+    code, out, _ = call(capsys, "matrix", "run", "--dry-run", "--arm", "optimizer=sgd seed=0,1", "--name", "mine")
+    assert "2 runs in results/mine" in out
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_presets_and_config(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    _, out, _ = call(capsys, "config", "list")
+    assert [line.split()[0] for line in out.splitlines()] == sorted(p.name for p in (ROOT / "defconfigs").iterdir())
+    code, out, _ = call(capsys, "config", "load", "lenet5-sgd", "EPOCHS=2", "SEEDS=1")
+    assert (code, "1 runs" in out) == (0, True)
+    assert 'CONFIG_EPOCHS="2"' in Path(".config").read_text()
+    _, out, _ = call(capsys, "config", "check")
+    assert "lenet5-sgd, 1 runs of lenet5" in out
+    _, out, _ = call(capsys, "matrix", "run", "--dry-run")
+    assert "1 runs in results/lenet5-sgd-epochs-2" in out
+    call(capsys, "config", "save", "mine")
+    assert 'CONFIG_EPOCHS="2"' in Path("mine").read_text()
+    assert "CONFIG_BETA1" not in Path("mine").read_text()
+
+
+def test_data_commands(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    code, out, _ = call(capsys, "data", "list")
+    assert code == 0
+    assert "built in" in out
+    assert "missing or corrupt: 4 files" in out
+    code, out, _ = call(capsys, "data", "verify", "mnist")
+    assert code == 1
+    assert out.count("missing") == 4
+    assert call(capsys, "data", "verify", "digits")[0] == 0
+    assert "digits is complete" in call(capsys, "data", "fetch", "digits")[1]
+
+
+def test_the_command_line_does_not_import_torch() -> None:
+    code = "import sys, adamwprune.cli; print(json.dumps(['torch' in sys.modules, 'matplotlib' in sys.modules]))"
+    out = subprocess.run([sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True)
+    assert json.loads(out.stdout) == [False, False]
+
+
+def test_train_script_forwards(elsewhere: Path) -> None:
+    command = [sys.executable, str(ROOT / "lenet5" / "train.py"), "--optimizer", "nonsense"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "unknown optimizer 'nonsense'" in done.stderr
+
+
+def test_train_script_says_what_to_do_without_the_package(tmp_path: Path) -> None:
+    script = tmp_path / "lenet5" / "train.py"
+    script.parent.mkdir()
+    script.write_text((ROOT / "lenet5" / "train.py").read_text())
+    done = subprocess.run([sys.executable, "-S", "-E", str(script)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "run `make environment`" in done.stderr

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""Tables in the documents are those of the published reports, and the reports are of the published runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import publish  # noqa: E402  (a script, not a package)
+
+PUBLISHED = sorted(path.parent for path in publish.PUBLISHED.glob("*/table.md"))
+
+
+@pytest.mark.parametrize("page", publish.documents(), ids=lambda page: page.name)
+def test_tables_in_the_documents_are_the_published_ones(page):
+    text = page.read_text(encoding="utf-8")
+    assert publish.fill(text) == text
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
+def test_published_accuracies_are_those_of_the_runs(folder):
+    runs = json.loads((folder / "runs.json").read_text())
+    assert all(run["status"] == "finished" for run in runs)
+    groups: dict[str, list[float]] = {}
+    for run in runs:
+        groups.setdefault(re.sub(r"-s\d+$", "", run["name"]), []).append(100 * run["final"]["test_accuracy"])
+    expected = sorted(f"{statistics.fmean(group):.2f} ± {statistics.stdev(group):.2f}" for group in groups.values())
+    rows = [row.split("|") for row in publish.table(folder.name, "Accuracy").splitlines()]
+    column = [cell.strip() for cell in rows[0]].index("test %")
+    assert sorted(row[column].strip() for row in rows[2:]) == expected
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
+def test_published_plots_are_shown_where_they_lie(folder):
+    assert {path.name for path in folder.glob("*.png")} >= {"accuracy.png", "over-time.png", "bytes.png"}
