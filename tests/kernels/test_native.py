@@ -188,6 +188,19 @@ def test_nan_gradients_go_where_torch_lets_them():
     assert job.weight.isnan().sum() == job.state["exp_avg"].isnan().sum() == job.state["exp_avg_sq"].isnan().sum() == 1
 
 
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_a_weight_that_is_not_finite_leaves_the_moments_finite_as_in_torch(value):
+    weight, grad, state, mask, keep = problem(100, 0.5)
+    weight[keep.nonzero()[3]] = value
+    for name in SETS:
+        job = compact_job(weight, grad, state, mask, hyper())
+        expected = compact_job(weight, grad, state, mask, hyper())
+        native.step([job], name)
+        reference.step(expected)
+        for a, b in zip(results(job), results(expected), strict=True):
+            torch.testing.assert_close(a, b, rtol=2e-6, atol=1e-7, equal_nan=True)
+
+
 def test_what_the_kernel_cannot_take_goes_to_the_reference():
     weight, grad, state, mask, _ = problem(100, 0.5, torch.float64)
     assert not native.supports(compact_job(weight, grad, state, mask, hyper()))

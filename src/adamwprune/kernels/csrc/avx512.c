@@ -102,7 +102,8 @@ TARGET INLINE void step_block(const adamw_tensor *t, int64_t block, const int32_
             const __mmask16 below = _mm512_mask_cmp_ps_mask(seen, grad, least, _CMP_LT_OQ);
             grad = _mm512_mask_mov_ps(_mm512_mask_mov_ps(grad, above, limit), below, least);
         }
-        grad = _mm512_add_ps(grad, _mm512_mul_ps(weight, coupled));
+        if (t->coupled != 0.0f) /* 0 times an infinite weight would be NaN */
+            grad = _mm512_add_ps(grad, _mm512_mul_ps(weight, coupled));
         weight = _mm512_mul_ps(weight, decay);
         m = _mm512_fmadd_ps(lerp, _mm512_sub_ps(grad, m), from_grad ? grad : m);
         v = _mm512_fmadd_ps(_mm512_mul_ps(square_weight, grad), grad, _mm512_mul_ps(v, beta2));

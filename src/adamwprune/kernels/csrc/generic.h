@@ -65,7 +65,8 @@ static inline void update(const adamw_tensor *t, int count, float *w, float *g, 
             float limit = sqrtf(t->theta * v[i]);
             grad = grad > limit ? limit : grad < -limit ? -limit : grad;
         }
-        grad = grad + w[i] * t->coupled;
+        if (t->coupled != 0.0f) /* 0 times an infinite weight would be NaN */
+            grad = grad + w[i] * t->coupled;
         float weight = w[i] * t->decay;
         m[i] = fmaf(lerp, grad - m[i], from_grad ? grad : m[i]);
         v[i] = fmaf(t->square_weight * grad, grad, v[i] * t->beta2);
