@@ -144,6 +144,12 @@ def report(
     commands.report(directory, results_dir)
 
 
+@app.command()
+def doctor(data_dir: DataDir = Path("data")) -> None:
+    """Show versions, devices, the kernels in use, and which data are there."""
+    commands.doctor(data_dir)
+
+
 @data.command("list")
 def data_list(data_dir: DataDir = Path("data")) -> None:
     """Show the data sets and whether their files are there."""

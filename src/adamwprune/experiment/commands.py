@@ -125,6 +125,14 @@ def list_matrices(directory: Path | None, results_dir: Path) -> None:
         )
 
 
+def doctor(data_dir: Path) -> None:
+    """One line for each thing that is there, or is not."""
+    from adamwprune.experiment.doctor import examine
+
+    for topic, finding in examine(data_dir):
+        print(f"{topic:14}{finding}")
+
+
 def list_data(data_dir: Path) -> None:
     """One line for each data set."""
     from adamwprune.data import DATASETS, fetch

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from adamwprune import kernels
+
 
 def kept_gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """Gradients with masked weights' entries zero: the tensors themselves, or copies where ``mask_grads`` is off."""
@@ -20,7 +22,9 @@ def kept_gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
             if slot is None or slot.mask is None:
                 grads.append(p.grad)
             else:
-                grads.append(p.grad.masked_fill(~slot.mask.to_bool(p.shape), 0))
+                masked = p.grad.clone()
+                kernels.zero_masked(masked, slot.mask)
+                grads.append(masked)
     return grads
 
 
