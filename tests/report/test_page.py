@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import pytest
 
-import adamwprune.report.files as files
+from adamwprune import files
 from adamwprune.cli import main
 from adamwprune.report import build, table
 from adamwprune.report.page import command
@@ -138,14 +138,14 @@ def test_two_models_have_plots_of_their_own(folder: Any) -> None:
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = files.write_atomic(tmp_path / "a" / "table.txt", "old")
+    path = files.write_text(tmp_path / "a" / "table.txt", "old")
 
     def broken(*_: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(files.os, "replace", broken)
     with pytest.raises(OSError, match="disk full"):
-        files.write_atomic(path, "new")
+        files.write_text(path, "new")
     assert path.read_text() == "old"
     assert [child.name for child in path.parent.iterdir()] == ["table.txt"]
 

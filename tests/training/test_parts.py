@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from adamwprune import data
+from adamwprune import data, files
 from adamwprune.data.augment import flip, shift
-from adamwprune.training import device, files
+from adamwprune.training import device
 from adamwprune.training.batches import Epoch, Normalizer
 from adamwprune.training.evaluate import evaluate
 from adamwprune.training.schedule import LR_SCHEDULES, lr_factor

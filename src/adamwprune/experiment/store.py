@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from adamwprune.experiment.errors import ExperimentError
 from adamwprune.experiment.plan import Run
+from adamwprune.files import read_json, write_json
 from adamwprune.training.config import RunConfig
-from adamwprune.training.files import read_json, write_json
 
 KIND = "adamwprune-matrix"
 SCHEMA = 1

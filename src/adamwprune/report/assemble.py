@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from adamwprune.files import write_text
 from adamwprune.report.comparison import Comparison, compare
-from adamwprune.report.files import write_atomic
 from adamwprune.report.page import Drawn, page
 from adamwprune.report.plots import PLOTS, draw
 from adamwprune.report.read import read_matrix
@@ -36,16 +36,16 @@ def build(results_dir: Path | str) -> ReportPaths:
     comparisons = compare(matrix)
     drawn = {comparison.title: _drawn(comparison, alone=len(comparisons) == 1) for comparison in comparisons}
     plots = tuple(
-        write_atomic(folder / f"{one.name}.{form}", content)
+        write_text(folder / f"{one.name}.{form}", content)
         for plots in drawn.values()
         for one in plots
         for form, content in one.files.items()
     )
     _remove_stale(folder, plots)
     return ReportPaths(
-        table_txt=write_atomic(folder / "table.txt", for_terminal(matrix)),
-        table_md=write_atomic(folder / "table.md", for_markdown(matrix)),
-        page=write_atomic(folder / "index.html", page(matrix, comparisons, drawn)),
+        table_txt=write_text(folder / "table.txt", for_terminal(matrix)),
+        table_md=write_text(folder / "table.md", for_markdown(matrix)),
+        page=write_text(folder / "index.html", page(matrix, comparisons, drawn)),
         plots=plots,
     )
 

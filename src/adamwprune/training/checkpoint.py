@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from adamwprune.files import write_atomic
 from adamwprune.training.errors import DirectoryError
-from adamwprune.training.files import write_atomic
 
 SCHEMA = 1
 

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from adamwprune.files import read_json, write_json
 from adamwprune.training.errors import DirectoryError
-from adamwprune.training.files import read_json, write_json
 
 #: Version of every file in the directory.
 SCHEMA = 1

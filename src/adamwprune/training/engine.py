@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from adamwprune import data
+from adamwprune.files import JsonLines
 from adamwprune.training import checkpoint, device, memory, outcome
 from adamwprune.training.config import RunConfig, known
 from adamwprune.training.directory import RunDirectory
 from adamwprune.training.errors import Interrupted
-from adamwprune.training.files import JsonLines
 from adamwprune.training.identity import environment, identity, run_id, run_name
 from adamwprune.training.resolve import resolve
 from adamwprune.training.run import NotFiniteError, Run

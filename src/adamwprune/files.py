@@ -14,11 +14,15 @@ from typing import Any, BinaryIO
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then put it in place: readers see the old or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     if os.name == "posix":  # the new name must be on disk too; elsewhere a directory cannot be opened
         directory = os.open(path.parent, os.O_RDONLY)
         try:
@@ -27,10 +31,17 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.close(directory)
 
 
+def write_text(path: Path, content: str | bytes) -> Path:
+    """Write a text (UTF-8) or bytes atomically, making its folder where it is missing; returns the path."""
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, lambda file: file.write(data))
+    return path
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically."""
-    text = json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
-    write_atomic(path, lambda file: file.write(text.encode()))
+    write_text(path, json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
