@@ -13,9 +13,11 @@ import torch
 from adamwprune import data, models
 from adamwprune.models.lenet5 import LeNet5
 from adamwprune.optim import Pruner
-from adamwprune.training import DirectoryError, Progress, resolve, train
+from adamwprune.training import DirectoryError
 from adamwprune.training.batches import Normalizer
+from adamwprune.training.engine import Progress, train
 from adamwprune.training.evaluate import evaluate
+from adamwprune.training.resolve import resolve
 
 PRUNED = {"optimizer": "adamwprune", "pruning_method": "state", "target_sparsity": 0.7}
 

@@ -15,7 +15,8 @@ import pytest
 import tiny
 import torch
 
-from adamwprune.training import Interrupted, RunConfig, train
+from adamwprune.training import Interrupted, RunConfig
+from adamwprune.training.engine import train
 
 
 def records(path: Path) -> list[dict[str, Any]]:
@@ -99,7 +100,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {here!r})
 import tiny
-from adamwprune.training import train
+from adamwprune.training.engine import train
 tiny.register()
 steps = 0
 def kill():
