@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from adamwprune.data import DATASETS, Dataset, DatasetInfo, Split, digits
@@ -46,11 +47,12 @@ INFO = dataclasses.replace(
 )
 
 
-def register() -> None:
-    """Enter the data set and its recipe, for this process."""
-    DATASETS["tiny"] = INFO
-    digits_recipe = RECIPES["lenet5", "digits"]
-    RECIPES["lenet5", "tiny"] = dataclasses.replace(digits_recipe, epochs=EPOCHS, batch_size=16, val_fraction=0.2)
+def register(patch: pytest.MonkeyPatch | None = None) -> None:
+    """Enter the data set and its recipe: for as long as the patch lasts, or for this process."""
+    patch = patch or pytest.MonkeyPatch()
+    recipe = dataclasses.replace(RECIPES["lenet5", "digits"], epochs=EPOCHS, batch_size=16, val_fraction=0.2)
+    patch.setitem(DATASETS, "tiny", INFO)  # type: ignore[arg-type]
+    patch.setitem(RECIPES, ("lenet5", "tiny"), recipe)
 
 
 def config(**changes: Any) -> RunConfig:
