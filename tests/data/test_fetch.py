@@ -154,6 +154,7 @@ def test_without_a_network_everything_needed_is_said(tmp_path: Path) -> None:
     for file in info.files:
         for part in (str(tmp_path / file.path), file.sha256, *file.urls):
             assert part in str(error.value)
+    assert not any(tmp_path.rglob("*")), "nothing was written"
 
 
 def test_a_corrupt_file_is_replaced(tmp_path: Path) -> None:

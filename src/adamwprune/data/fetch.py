@@ -38,7 +38,6 @@ def ensure_files(info: DatasetInfo, data_dir: Path, progress: OnProgress | None 
     for file in files.problems(info, data_dir):
         target = data_dir / file.path
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             reasons += _download(file, target, progress or (lambda path, done, total: None))
         except OSError as error:
             reasons.append(f"{target} cannot be written: {error}")
@@ -80,6 +79,7 @@ def _transfer(url: str, partial: Path, file: DataFile, progress: OnProgress) -> 
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
             done = 0  # the server sends the whole file
+        partial.parent.mkdir(parents=True, exist_ok=True)  # only once there is something to write
         with open(partial, "ab" if done else "wb") as output:
             while done < file.size and (chunk := response.read(min(CHUNK, file.size - done))):
                 output.write(chunk)
