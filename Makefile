@@ -31,7 +31,7 @@ given = $(if $(findstring command,$(origin $(1))),$(2)"$($(1))")
 retry = $(if $(findstring command,$(origin RETRY_FAILED)),--retry-failed)
 
 .DEFAULT_GOAL := all
-.PHONY: all plan continue report list environment test lint types check help clean distclean \
+.PHONY: all plan continue report list environment test coverage lint types check help clean distclean \
 	menuconfig defconfig savedefconfig list-defconfigs
 
 all: environment
@@ -73,6 +73,10 @@ environment:
 test: environment
 	@$(PY) -m pytest $(TESTS)
 
+coverage: environment
+	@$(PY) -m pytest tests/prune tests/optim tests/kernels --cov --cov-branch --cov-report=term-missing \
+		--cov-fail-under=95
+
 lint: environment
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -107,6 +111,7 @@ help:
 #: make savedefconfig       save .config as the file defconfig, or as a preset with DEFCONFIG=NAME
 #:
 #: make test                run the tests; TESTS=tests/optim runs some of them
+#: make coverage            branch coverage of the library, at least 95 %
 #: make lint, make types, make check
 #: make environment         only install
 #: make clean, make distclean   remove caches; also the environment and .config. Results and data stay

@@ -143,24 +143,25 @@ class AdamFamily(torch.optim.Adam):
             beta2=group["betas"][1],
             **{name: group[name] for name in Hyper.__slots__ if name in group and name != "lr"},
         )
-        narrow = [p for p in group["params"] if p.grad is not None and self._is_compact_or_wide(p)]
-        chosen = set(narrow)
-        self._step_whole({**group, "params": [p for p in group["params"] if p not in chosen]}, hyper, theta)
-        kernels.step([self._job(p, p.grad, hyper, theta) for p in narrow])
-        for p in narrow:
+        ours = {p for p in group["params"] if p.grad is not None and self._is_compact_or_wide(p)}
+        self._step_whole({**group, "params": [p for p in group["params"] if p not in ours]}, hyper, theta)
+        kernels.step([self._job(p, p.grad, hyper, theta) for p in group["params"] if p in ours])
+        for p in ours:
             self.state[p]["step"] += 1
+
+    def _is_compact_or_wide(self, p: Tensor) -> bool:
+        """Whether torch's own step cannot take the tensor: its state is compact, or wider than the weight."""
+        slot = self.pruner.slots.get(p) if self.pruner is not None and self.pruner.compact else None
+        return (slot is not None and slot.mask is not None) or self._is_wide(p)
+
+    def _is_wide(self, p: Tensor) -> bool:
+        exp_avg = self.state[p].get("exp_avg") if p in self.state else None
+        return exp_avg is not None and exp_avg.dtype != p.dtype
 
     def _job(self, p: Tensor, grad: Tensor, hyper: Hyper, theta: float | None) -> Job:
         state = self.state[p]
         mask = self.pruner.slots[p].mask if self.pruner is not None and p in self.pruner.slots else None
         return Job(p, grad, state, self._corrected(state["step"], p), mask, hyper, theta)
-
-    def _is_compact_or_wide(self, p: Tensor) -> bool:
-        slot = self.pruner.slots.get(p) if self.pruner is not None and self.pruner.compact else None
-        if slot is not None and slot.mask is not None:
-            return True
-        exp_avg = self.state[p].get("exp_avg") if p in self.state else None
-        return exp_avg is not None and exp_avg.dtype != p.dtype
 
     def _step_whole(self, group: dict[str, Any], hyper: Hyper, theta: float | None) -> None:
         """torch's own update of the tensors that keep their shape."""
@@ -243,6 +244,8 @@ class AdamFamily(torch.optim.Adam):
         attached = self.pruner is not None and not owns
         super().load_state_dict(state_dict if attached else checkpoint.without_ours(state_dict))
         checkpoint.restore_wide(state_dict, self)
+        if any(self._is_wide(p) for p in self.state):
+            self._step_supports_amp_scaling = False
         if loaded is not None and self.pruner is not None:
             self.pruner.restore(loaded)
         self._restore_spam()

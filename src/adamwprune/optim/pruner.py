@@ -35,7 +35,7 @@ class Pruner:
         # Weak: an optimizer that is dropped takes its pruner along at once, and the model's gradients are whole again.
         self._optimizer = weakref.ref(optimizer)
         self.prune = prune
-        # Regrowth needs the moments of masked weights' neighbours in place: state that can come back stays dense.
+        # Weights that may come back keep their place: with regrowth, state stays dense.
         self.compact = compact and not prune.regrow
         self.step = 0
         self.last_update: int | None = None

@@ -89,6 +89,8 @@ def _refusal(name: str, p: Tensor, group: dict[str, Any], prune: Prune) -> str |
         return "fewer than two dimensions"
     if p.numel() == 0:
         return "it has no weights"
+    if not (p.is_floating_point() or p.is_complex()):
+        return f"its weights are {p.dtype}"
     pattern = prune.parsed_pattern()
     return None if pattern is None else pattern.refusal(tuple(p.shape))
 
