@@ -11,7 +11,9 @@ from torch import Tensor
 
 from adamwprune.kernels import native, reference
 from adamwprune.kernels.job import Hyper, Job
+from adamwprune.kernels.native_view import NativeView
 from adamwprune.prune.masks import Mask
+from adamwprune.prune.slices import View
 
 #: Raised whenever a kernel's arithmetic changes.
 VERSION = 1
@@ -65,6 +67,18 @@ def step(jobs: Sequence[Job]) -> None:
             reference.step(job)
 
 
+def view_type(weight: Tensor) -> type[View]:
+    """How a tensor's mask update runs."""
+    return NativeView if backend(weight.device.type) == "native" else View
+
+
+def compact(entries: Tensor, old: Mask | None, new: Mask) -> Tensor:
+    """The entries of ``new``'s kept weights, out of those of ``old``'s (None: of all); ``entries`` are used up."""
+    if entries.is_contiguous() and backend(entries.device.type) == "native":
+        return native.compact(entries, old, new)
+    return reference.compact(entries, old, new)
+
+
 def zero_masked(tensor: Tensor, mask: Mask) -> None:
     """Set the masked entries of a tensor of the parameter's shape to zero, in place."""
     if tensor.is_contiguous() and backend(tensor.device.type) == "native":
@@ -80,8 +94,10 @@ __all__ = [
     "Hyper",
     "Job",
     "backend",
+    "compact",
     "reference",
     "step",
     "use",
+    "view_type",
     "zero_masked",
 ]

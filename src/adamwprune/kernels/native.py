@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,8 @@ INSTRUCTION_SETS = ("scalar", "avx2", "avx512")
 #: Blocks below which a thread of its own costs more than it saves.
 _LEAST_BLOCKS = 64
 
-_TYPES = {torch.float32: 0, torch.bfloat16: 1}
+#: Types of weights and state that the library takes, by its numbers.
+TYPES = {torch.float32: 0, torch.bfloat16: 1}
 
 #: `adamw_tensor` of csrc/adamw.h.
 _TENSOR = np.dtype(
@@ -54,6 +56,19 @@ _TENSOR = np.dtype(
 )
 
 
+_P, _I32, _I64, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "adamw_best_isa": (_I32, []),
+    "adamw_step": (None, [_P, _I64, _I64, _I64, _I32]),
+    "adamw_zero_masked": (None, [_P, _I32, _P, _I64, _I64, _I32]),
+    "adamw_scores": (_I64, [_P, _I64, _I64, _P, _I32]),
+    "adamw_between": (_I64, [_P, _I64, _I64, _I64, _F, _F, _P, _I64, _P, _P, _I32]),
+    "adamw_mark": (_I64, [_P, _F, _I64, _P, _I32]),
+    "adamw_block_starts": (None, [_P, _I64, _P]),
+    "adamw_compact": (_I64, [_P, _I32, _P, _P, _I64, _I32]),
+}
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled library; None where the install had no compiler."""
@@ -62,18 +77,18 @@ def library() -> ctypes.CDLL | None:
             loaded = ctypes.CDLL(str(path))
         except OSError:
             continue
-        loaded.adamw_step.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_int32]
-        loaded.adamw_step.restype = None
-        loaded.adamw_zero_masked.argtypes = [
-            ctypes.c_void_p,
-            ctypes.c_int32,
-            ctypes.c_void_p,
-            *[ctypes.c_int64] * 2,
-            ctypes.c_int32,
-        ]
-        loaded.adamw_zero_masked.restype = None
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(loaded, name)
+            function.restype, function.argtypes = result, arguments
         return loaded
     return None
+
+
+def call(name: str, *arguments: Any) -> int:
+    """Call a function of the library that takes the instruction set as its last argument."""
+    loaded = library()
+    assert loaded is not None
+    return int(getattr(loaded, name)(*arguments, INSTRUCTION_SETS.index(best_instruction_set())) or 0)
 
 
 @cache
@@ -87,7 +102,7 @@ def best_instruction_set() -> str:
 def supports(job: Job) -> bool:
     """Whether the kernel can take a tensor: on a CPU, float32 or bfloat16, with state no narrower than the weight."""
     weight, state = job.weight.dtype, job.state["exp_avg"].dtype
-    types = weight in _TYPES and (state == weight or (weight == torch.bfloat16 and state == torch.float32))
+    types = weight in TYPES and (state == weight or (weight == torch.bfloat16 and state == torch.float32))
     return job.weight.device.type == "cpu" and types and not job.hyper.differentiable
 
 
@@ -121,6 +136,24 @@ def zero_masked(tensor: Tensor, mask: Mask, instruction_set: str | None = None) 
     torch.autograd.graph.increment_version(tensor)
 
 
+def compact(entries: Tensor, old: Mask | None, new: Mask) -> Tensor:
+    """As :func:`adamwprune.kernels.reference.compact`, for row-major CPU tensors."""
+    before = None if old is None else old.bits.data_ptr()
+    kept = call("adamw_compact", entries.data_ptr(), entries.element_size(), before, new.bits.data_ptr(), new.numel)
+    assert kept == new.kept
+    return entries.reshape(-1)[:kept].clone()
+
+
+def starts(mask: Mask) -> Tensor:
+    """Compact slot of each block's first kept weight, counted the first time and kept with the mask."""
+    if mask.starts is None:
+        loaded = library()
+        assert loaded is not None
+        mask.starts = torch.empty(-(-mask.numel // BLOCK), dtype=torch.int64)
+        loaded.adamw_block_starts(mask.bits.data_ptr(), mask.numel, mask.starts.data_ptr())
+    return mask.starts
+
+
 def _in_threads(blocks: int, run: Callable[[int, int], None]) -> None:
     """Share blocks out over as many threads as torch uses; each takes a stretch from ``first`` to ``last``."""
     threads = max(1, min(torch.get_num_threads(), blocks // _LEAST_BLOCKS))
@@ -142,9 +175,9 @@ def _fill(row: np.void, job: Job) -> tuple[Tensor, Tensor]:
         if name in job.state and (name != "max_exp_avg_sq" or hyper.amsgrad):
             row[name] = job.state[name].data_ptr()
     if job.mask is not None:
-        row["bits"], row["base"] = job.mask.bits.data_ptr(), job.mask.block_starts().data_ptr()
+        row["bits"], row["base"] = job.mask.bits.data_ptr(), starts(job.mask).data_ptr()
     row["numel"] = weight.numel()
-    row["weight_type"], row["state_type"] = _TYPES[weight.dtype], _TYPES[job.state["exp_avg"].dtype]
+    row["weight_type"], row["state_type"] = TYPES[weight.dtype], TYPES[job.state["exp_avg"].dtype]
     row["maximize"] = hyper.maximize
     row["decay"] = 1.0 - lr * hyper.weight_decay if hyper.decoupled_weight_decay else 1.0
     row["coupled"] = 0.0 if hyper.decoupled_weight_decay else hyper.weight_decay

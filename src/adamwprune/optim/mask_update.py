@@ -67,7 +67,7 @@ def _plan(view: View, slot: Slot, prune: Prune, masked: int) -> Cut | Mask:
     """Where the tensor's scores are cut; with a pattern, which compares neighbours, the mask itself."""
     ranking, pattern = prune.ranking(), prune.parsed_pattern()
     if pattern is None:
-        return lowest(_score_chunks(view, ranking), masked - slot.masked)
+        return view.cut(ranking, masked - slot.masked)
     mask = slot.mask or Mask.full(slot.weight.numel(), slot.weight.device)
     return pattern.select(view.dense_scores(ranking), mask, tuple(slot.weight.shape), masked)
 

@@ -247,7 +247,7 @@ class Pruner:
         """The tensor as scores see it."""
         state = self.optimizer.state.get(slot.weight, {})
         beta1, beta2 = self.optimizer.param_groups[slot.group].get("betas", (0.9, 0.999))
-        return View(
+        return kernels.view_type(slot.weight)(
             name=slot.name,
             weight=slot.weight,
             mask=slot.mask,
@@ -267,9 +267,9 @@ class Pruner:
             state = self.optimizer.state[slot.weight]
             for name in reference.MOMENTS:
                 if name in state:
-                    state[name] = reference.compact(state[name], old, new)
+                    state[name] = kernels.compact(state[name], old, new)
             if slot.movement is not None:
-                slot.movement = reference.compact(slot.movement, old, new)
+                slot.movement = kernels.compact(slot.movement, old, new)
         elif slot.movement is not None:
             slot.movement.masked_fill_(~new.to_bool(), 0)
         kernels.zero_masked(slot.weight, new)
@@ -310,9 +310,9 @@ class Pruner:
                 for name in reference.MOMENTS:
                     if name in state:
                         # torch's state may still be the checkpoint's own tensor: compact a copy.
-                        state[name] = reference.compact(state[name].clone(), None, slot.mask)
+                        state[name] = kernels.compact(state[name].clone(), None, slot.mask)
                 if slot.movement is not None:
-                    slot.movement = reference.compact(slot.movement, None, slot.mask)
+                    slot.movement = kernels.compact(slot.movement, None, slot.mask)
         self._unverified = bool(masks)
 
     def _verify_weights(self) -> None:

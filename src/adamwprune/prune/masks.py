@@ -17,7 +17,7 @@ from torch import Tensor
 #: 13 float32 per weight of a chunk (3.4 MB), and is a multiple of 8 so that a chunk starts on a byte of the mask.
 CHUNK = 1 << 16
 
-#: Weights to a block of the native layout; a mask knows the compact slot at which each block starts.
+#: Weights to a block of the native layout.
 BLOCK = 1024
 
 _BIT_VALUES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -45,7 +45,8 @@ class Mask:
     bits: Tensor
     numel: int
     kept: int
-    _starts: Tensor | None = None
+    starts: Tensor | None = None
+    """Compact slot of the first kept weight of each :data:`BLOCK`, int64; made by the kernels that use it."""
 
     @classmethod
     def full(cls, numel: int, device: torch.device) -> Mask:
@@ -74,16 +75,7 @@ class Mask:
     @property
     def nbytes(self) -> int:
         """Bytes the mask takes, with its block starts where a kernel asked for them."""
-        return self.bits.numel() + (0 if self._starts is None else self._starts.numel() * 8)
-
-    def block_starts(self) -> Tensor:
-        """Compact slot of the first kept weight of each block: int64 ``[ceil(numel / BLOCK)]``, kept once computed."""
-        if self._starts is None:
-            padded = torch.zeros(-(-self.numel // BLOCK) * (BLOCK // 8), dtype=torch.uint8, device=self.bits.device)
-            padded[: self.bits.numel()] = self.bits
-            ones = unpack(padded, padded.numel() * 8).view(-1, BLOCK).sum(dim=1)
-            self._starts = ones.cumsum(0) - ones
-        return self._starts
+        return self.bits.numel() + (0 if self.starts is None else self.starts.numel() * 8)
 
     def to(self, device: torch.device) -> Mask:
         """The mask on another device (itself where it already is there)."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adamwprune.prune.masks import CHUNK, Chunk, Mask, whole
 from adamwprune.prune.scores import Score
-from adamwprune.prune.thresholds import Cut
+from adamwprune.prune.thresholds import Cut, lowest
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,10 @@ class View:
         if self.compact and self.mask is not None:
             return x[chunk.start : chunk.stop]
         return x[chunk.low : chunk.high][chunk.index]
+
+    def cut(self, score: Score, count: int) -> Cut:
+        """The cut below which exactly ``count`` of the kept weights' scores lie."""
+        return lowest(lambda: self.scores(score), count)
 
     def keep_above(self, cut: Cut, score: Score) -> Mask:
         """The mask without the weights whose scores lie below the cut."""

@@ -29,6 +29,12 @@ def order_key(scores: Tensor) -> Tensor:
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
+def key_value(key: int) -> float:
+    """The inverse of :func:`order_key`, of one key."""
+    bits = torch.tensor(key, dtype=torch.int32)
+    return float((bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(torch.float32))
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """Where the lowest scores end: keys under ``key`` are below it, and so are the last of the ``at_key`` equal ones.
@@ -95,10 +101,15 @@ def require_finite(scores: Tensor) -> None:
     """Raise :class:`NonFiniteScoreError` unless every score is finite."""
     bad = int((~scores.isfinite()).sum())
     if bad:
-        raise NonFiniteScoreError(
-            f"{bad} of {scores.numel()} scores are NaN or infinite: the mask update was refused and changed nothing; "
-            "the loss has probably diverged (lower the learning rate, clip gradients)"
-        )
+        raise non_finite(bad, scores.numel())
+
+
+def non_finite(bad: int, total: int) -> NonFiniteScoreError:
+    """The error of a mask update that met ``bad`` scores among ``total``."""
+    return NonFiniteScoreError(
+        f"{bad} of {total} scores are NaN or infinite: the mask update was refused and changed nothing; "
+        "the loss has probably diverged (lower the learning rate, clip gradients)"
+    )
 
 
 def _histogram(keys: Iterable[Tensor]) -> Tensor:

@@ -8,6 +8,7 @@
 #define ADAMW_H
 
 #include <stdint.h>
+#include <string.h>
 
 #define ADAMW_BLOCK 1024
 
@@ -36,11 +37,54 @@ typedef struct {
     float theta;    /* SPAM's spike threshold, or 0 */
 } adamw_tensor;
 
-typedef void (*adamw_block_function)(const adamw_tensor *, int64_t block);
+static inline float from_bf16(uint16_t x)
+{
+    uint32_t bits = (uint32_t)x << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
 
-void adamw_block_scalar(const adamw_tensor *, int64_t block);
-void adamw_block_avx2(const adamw_tensor *, int64_t block);
-void adamw_block_avx512(const adamw_tensor *, int64_t block);
+/* In the order of adamwprune.kernels.native.SCORE_NAMES. */
+enum {
+    ADAMW_MAGNITUDE,
+    ADAMW_HYBRID,
+    ADAMW_SCALE_AWARE,
+    ADAMW_STATE,
+    ADAMW_FISHER,
+    ADAMW_TAYLOR,
+    ADAMW_MOVEMENT
+};
+
+/* One tensor at a mask update; addresses that the score does not need are NULL. */
+typedef struct {
+    const void *weight;
+    const void *grad;
+    const void *exp_avg;
+    const void *exp_avg_sq;
+    const float *movement;
+    const uint8_t *bits;
+    const int64_t *base;
+    int64_t numel;
+    int32_t weight_type;
+    int32_t state_type;
+    int32_t dense_state; /* state has the weight's shape though there is a mask */
+    int32_t score;
+    float bias1; /* 1 - beta1^t */
+    float bias2; /* 1 - beta2^t */
+    float eps;
+} adamw_scored;
+
+typedef struct {
+    void (*step)(const adamw_tensor *, int64_t block);
+    int64_t (*scores)(const adamw_scored *, int64_t first, int64_t last, float *out);
+    int64_t (*between)(const adamw_scored *, int64_t first, int64_t last, int64_t stride, float low, float high, float *out,
+                       int64_t capacity, int64_t *below, int64_t *bad);
+    int64_t (*mark)(const adamw_scored *, float threshold, int64_t spare, uint8_t *marks);
+    int64_t (*compact)(void *entries, int32_t size, const uint8_t *before, const uint8_t *after, int64_t numel);
+} adamw_kernels;
+
+extern const adamw_kernels adamw_scalar, adamw_avx2, adamw_avx512;
 
 void adamw_zero_masked_avx512(float *data, const uint8_t *bits, int64_t first, int64_t last);
 

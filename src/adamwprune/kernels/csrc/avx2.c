@@ -12,10 +12,7 @@
 
 #include "generic.h"
 
-void adamw_block_avx2(const adamw_tensor *t, int64_t block)
-{
-    step_block(t, block);
-}
+const adamw_kernels adamw_avx2 = {step_block, all_scores, scores_between, mark_above, compact_entries};
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -6,6 +6,7 @@
  * load that overlaps a masked store just made cannot be forwarded, and that stall costs more than the arithmetic. */
 #if defined(__x86_64__)
 #include <immintrin.h>
+#include <math.h>
 #include <string.h>
 
 #include "adamw.h"
@@ -142,7 +143,7 @@ TARGET void adamw_zero_masked_avx512(float *data, const uint8_t *bits, int64_t f
             data[i] = 0;
 }
 
-TARGET void adamw_block_avx512(const adamw_tensor *t, int64_t block)
+TARGET static void step(const adamw_tensor *t, int64_t block)
 {
     if (t->weight_type == ADAMW_F32)
         step_block(t, block, ADAMW_F32, ADAMW_F32);
@@ -151,4 +152,73 @@ TARGET void adamw_block_avx512(const adamw_tensor *t, int64_t block)
     else
         step_block(t, block, ADAMW_BF16, ADAMW_BF16);
 }
+
+/* From here on the compiler vectorises plain C; only the gathering is by hand. */
+#if defined(__clang__)
+#pragma clang attribute push(TARGET, apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,popcnt,bmi2,avx2,fma")
+#endif
+
+static inline int gather_block(const void *source, int32_t type, const uint8_t *bits, int64_t low, int length, float *out)
+{
+    int count = 0;
+    for (int i = 0; i < length; i += 16) {
+        uint16_t keep = 0;
+        if (bits)
+            memcpy(&keep, bits + (low + i) / 8, length - i > 8 ? 2 : 1);
+        else
+            keep = length - i >= 16 ? 0xffff : (uint16_t)((1u << (length - i)) - 1);
+        const __m512 values = load(source, type, low + i, length - i);
+        _mm512_storeu_ps(out + count, _mm512_maskz_compress_ps((__mmask16)keep, values));
+        count += (int)_mm_popcnt_u32(keep);
+    }
+    return count;
+}
+
+/* Bits of `had` whose scores lie above the threshold; ties, which are rare, one by one. */
+static inline uint64_t mark_word(uint64_t had, const float *scores, float threshold, int64_t *spare)
+{
+    const int count = __builtin_popcountll(had);
+    const __m512 limit = _mm512_set1_ps(threshold);
+    uint64_t above = 0, equal = 0;
+    for (int i = 0; i < count; i += 16) {
+        const __m512 values = _mm512_loadu_ps(scores + i);
+        above |= (uint64_t)_mm512_cmp_ps_mask(values, limit, _CMP_GT_OQ) << i;
+        equal |= (uint64_t)_mm512_cmp_ps_mask(values, limit, _CMP_EQ_OQ) << i;
+    }
+    const uint64_t valid = count == 64 ? ~0ull : (1ull << count) - 1;
+    above &= valid;
+    for (equal &= valid; equal && *spare > 0; equal &= equal - 1, --*spare)
+        above |= equal & -equal;
+    return _pdep_u64(above, had);
+}
+
+/* Move the entries of `stay` among those of `had` down from `source` to `target`. A full store may write behind the
+ * last of them, but never past what has been read. */
+static inline void move_word(float *entries, int64_t source, int64_t target, uint64_t had, uint64_t stay)
+{
+    uint64_t chosen = _pext_u64(stay, had);
+    for (int left = __builtin_popcountll(had); left > 0; left -= 16, source += 16, chosen >>= 16) {
+        const __mmask16 lanes = (__mmask16)chosen;
+        const int count = (int)_mm_popcnt_u32(lanes);
+        const __m512 moved =
+            _mm512_maskz_compress_ps(lanes, load(entries, ADAMW_F32, source, left));
+        if (left >= 16)
+            _mm512_storeu_ps(entries + target, moved);
+        else
+            _mm512_mask_storeu_ps(entries + target, (__mmask16)((1u << count) - 1), moved);
+        target += count;
+    }
+}
+
+#define MARK_WORD mark_word
+#define MOVE_WORD move_word
+#include "select.h"
+
+const adamw_kernels adamw_avx512 = {step, all_scores, scores_between, mark_above, compact_entries};
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
 #endif

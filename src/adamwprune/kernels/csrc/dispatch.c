@@ -36,20 +36,57 @@ void adamw_zero_masked(void *data, int32_t size, const uint8_t *bits, int64_t fi
     }
 }
 
+static const adamw_kernels *kernels(int32_t isa)
+{
+#if defined(__x86_64__)
+    if (isa)
+        return isa == 2 ? &adamw_avx512 : &adamw_avx2;
+#endif
+    return &adamw_scalar;
+}
+
 /* Step blocks `first` to `last` of the tensors' blocks, numbered through in order. Threads take disjoint ranges. */
 void adamw_step(const adamw_tensor *tensors, int64_t count, int64_t first, int64_t last, int32_t isa)
 {
-    adamw_block_function step = adamw_block_scalar;
-#if defined(__x86_64__)
-    step = isa == 2 ? adamw_block_avx512 : isa == 1 ? adamw_block_avx2 : adamw_block_scalar;
-#endif
     int64_t start = 0;
     for (int64_t i = 0; i < count && start < last; i++) {
         const int64_t blocks = (tensors[i].numel + ADAMW_BLOCK - 1) / ADAMW_BLOCK;
         const int64_t low = first > start ? first - start : 0;
         const int64_t high = last - start < blocks ? last - start : blocks;
         for (int64_t block = low; block < high; block++)
-            step(&tensors[i], block);
+            kernels(isa)->step(&tensors[i], block);
         start += blocks;
     }
+}
+
+int64_t adamw_scores(const adamw_scored *t, int64_t first, int64_t last, float *out, int32_t isa)
+{
+    return kernels(isa)->scores(t, first, last, out);
+}
+
+int64_t adamw_between(const adamw_scored *t, int64_t first, int64_t last, int64_t stride, float low, float high, float *out,
+                      int64_t capacity, int64_t *below, int64_t *bad, int32_t isa)
+{
+    return kernels(isa)->between(t, first, last, stride, low, high, out, capacity, below, bad);
+}
+
+int64_t adamw_mark(const adamw_scored *t, float threshold, int64_t spare, uint8_t *marks, int32_t isa)
+{
+    return kernels(isa)->mark(t, threshold, spare, marks);
+}
+
+/* Compact slot of the first kept weight of each block. */
+void adamw_block_starts(const uint8_t *bits, int64_t numel, int64_t *starts)
+{
+    int64_t slot = 0;
+    for (int64_t byte = 0; byte * 8 < numel; byte++) {
+        if (byte % (ADAMW_BLOCK / 8) == 0)
+            starts[byte / (ADAMW_BLOCK / 8)] = slot;
+        slot += __builtin_popcount(bits[byte]);
+    }
+}
+
+int64_t adamw_compact(void *entries, int32_t size, const uint8_t *before, const uint8_t *after, int64_t numel, int32_t isa)
+{
+    return kernels(isa)->compact(entries, size, before, after, numel);
 }

@@ -6,14 +6,6 @@
 
 #include "adamw.h"
 
-static inline float from_bf16(uint16_t x)
-{
-    uint32_t bits = (uint32_t)x << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
-
 static inline uint16_t to_bf16(float value)
 {
     uint32_t bits;
@@ -121,3 +113,20 @@ static inline void step_block(const adamw_tensor *t, int64_t block)
             ((uint16_t *)t->weight)[low + index[i]] = to_bf16(w[i]);
     }
 }
+
+static inline int gather_block(const void *source, int32_t type, const uint8_t *bits, int64_t low, int length, float *out)
+{
+    int count = 0;
+    for (int byte = 0; byte * 8 < length; byte++) {
+        uint32_t keep = bits ? bits[low / 8 + byte] : 0xff;
+        if (length - byte * 8 < 8)
+            keep &= (1u << (length - byte * 8)) - 1;
+        for (; keep; keep &= keep - 1) {
+            const int64_t i = low + byte * 8 + __builtin_ctz(keep);
+            out[count++] = type == ADAMW_F32 ? ((const float *)source)[i] : from_bf16(((const uint16_t *)source)[i]);
+        }
+    }
+    return count;
+}
+
+#include "select.h"

@@ -2,7 +2,4 @@
 /* Any processor: the compiler's baseline instruction set. */
 #include "generic.h"
 
-void adamw_block_scalar(const adamw_tensor *t, int64_t block)
-{
-    step_block(t, block);
-}
+const adamw_kernels adamw_scalar = {step_block, all_scores, scores_between, mark_above, compact_entries};

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""Native mask updates: exact counts and ties against a sort, the reference's masks up to rounding, other paths."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adamwprune import AdamWPrune, NonFiniteScoreError, Prune, kernels
+from adamwprune.kernels import native, native_view, reference
+from adamwprune.kernels.native_view import SCORE_NAMES, NativeView
+from adamwprune.prune import SCORES, Mask
+from adamwprune.prune.slices import View
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason="the native kernel is not built")
+
+
+def made(kind, shape, sparsity=0.5, dtype=torch.float32, state_dtype=None, compact=True, seed=0, grid=None):
+    """A view of random tensors; ``grid`` rounds weights and state to few values, so that scores tie."""
+    generator = torch.Generator().manual_seed(seed)
+    numel = torch.Size(shape).numel()
+
+    def draw(scale):
+        x = torch.randn(numel, generator=generator) * scale
+        return (x * grid).round() / grid if grid else x
+
+    keep = torch.rand(numel, generator=generator) >= sparsity
+    mask = Mask.from_bool(keep) if sparsity else None
+    weight = draw(1.0).to(dtype).mul(keep).view(shape)
+    state = {"exp_avg": draw(0.1), "exp_avg_sq": draw(0.1).square(), "movement": draw(1.0)}
+    state = {name: x if name == "movement" else x.to(state_dtype or dtype) for name, x in state.items()}
+    if mask is not None and compact:
+        state = {name: reference.compact(x, None, mask) for name, x in state.items()}
+    return kind("layer", weight, mask, compact, draw(1e-2).to(dtype).view(shape), **state, age=7)
+
+
+def scores_of(view, name):
+    return torch.cat(list(view.scores(SCORES[name])))
+
+
+def sorted_out(scores, kept, count):
+    """The positions that stay when the ``count`` lowest go; of equal ones the later go first."""
+    order = sorted(range(len(scores)), key=lambda i: (scores[i], -i))
+    return torch.tensor(sorted(kept[i] for i in order[count:]), dtype=torch.long)
+
+
+@pytest.mark.parametrize("name", SCORE_NAMES)
+@pytest.mark.parametrize("sparsity", [0.0, 0.6])
+@pytest.mark.parametrize("compact", [True, False])
+@pytest.mark.parametrize(
+    ("dtype", "state_dtype"),
+    [(torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.bfloat16, torch.float32)],
+)
+def test_scores_are_the_references_up_to_rounding(name, sparsity, compact, dtype, state_dtype):
+    for shape in ((1, 1), (7, 9), (40, 33), (3, 5, 11, 13)):
+        ours, theirs = (made(kind, shape, sparsity, dtype, state_dtype, compact) for kind in (NativeView, View))
+        torch.testing.assert_close(scores_of(ours, name), scores_of(theirs, name), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("instruction_set", native.INSTRUCTION_SETS)
+def test_every_instruction_set_scores_and_marks_alike(instruction_set, monkeypatch):
+    if native.INSTRUCTION_SETS.index(instruction_set) > native.INSTRUCTION_SETS.index(native.best_instruction_set()):
+        pytest.skip("not on this processor")
+    view = made(NativeView, (50, 61), dtype=torch.bfloat16)
+    expected = {name: (scores_of(view, name), view.cut(SCORES[name], 400)) for name in SCORE_NAMES}
+    masks = {name: view.keep_above(cut, SCORES[name]).to_bool() for name, (_, cut) in expected.items()}
+    monkeypatch.setattr(native, "best_instruction_set", lambda: instruction_set)
+    for name, (scores, cut) in expected.items():
+        assert torch.equal(scores_of(view, name), scores)
+        assert view.cut(SCORES[name], 400) == cut
+        assert torch.equal(view.keep_above(cut, SCORES[name]).to_bool(), masks[name])
+
+
+@given(
+    st.sampled_from(SCORE_NAMES),
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.sampled_from([0.0, 0.3, 0.9]),
+    st.sampled_from([None, 1, 3]),
+    st.integers(0, 2**31),
+    st.floats(0, 1),
+)
+def test_cuts_are_exact_and_ties_fall_to_the_later_weight(name, rows, columns, sparsity, grid, seed, share):
+    view = made(NativeView, (rows, columns), sparsity, seed=seed, grid=grid)
+    scores = scores_of(view, name)
+    count = int(share * len(scores))
+    if not bool(scores.isfinite().all()):
+        return
+    cut = view.cut(SCORES[name], count)
+    assert cut.count == count
+    mask = view.keep_above(cut, SCORES[name])
+    kept = range(rows * columns) if view.mask is None else view.mask.to_bool().nonzero().squeeze(1).tolist()
+    assert torch.equal(mask.to_bool().nonzero().squeeze(1), sorted_out(scores.tolist(), list(kept), count))
+    assert mask.kept == len(scores) - count
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-5, 0.3, 0.97, 1.0])
+@pytest.mark.parametrize("drift", [False, True])
+def test_sampling_finds_the_exact_rank_or_gives_way(share, drift):
+    """``drift`` makes the sampled blocks say nothing about the others."""
+    numel = 400_000
+    weight = torch.randn(500, 800, generator=torch.Generator().manual_seed(1))
+    if drift:
+        weight.view(-1)[: numel // 2] *= torch.arange(numel // 2).div(1024, rounding_mode="floor") % 6 * 1000 + 1e-3
+    view = NativeView("layer", weight, None, True)
+    count = int(share * numel)
+    cut = view.cut(SCORES["magnitude"], count)
+    assert cut.count == count
+    order = weight.view(-1).abs().argsort(stable=True)
+    assert view.keep_above(cut, SCORES["magnitude"]).kept == numel - count
+    if 0 < count < numel:
+        assert native_view.key_value(cut.key) == float(weight.view(-1).abs()[order[count - 1]])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("numel", [100, 100_000])
+@pytest.mark.parametrize("count", [0, 10])
+def test_scores_that_are_not_finite_are_refused(value, numel, count):
+    weight = torch.randn(10, numel // 10)
+    weight[3, 4] = value
+    with pytest.raises(NonFiniteScoreError, match="1 of"):
+        NativeView("layer", weight, None, True).cut(SCORES["magnitude"], count)
+
+
+@given(st.integers(1, 5000), st.floats(0, 1), st.floats(0, 1), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_compaction_is_the_references(numel, first, second, dtype):
+    generator = torch.Generator().manual_seed(numel)
+    dense = torch.randn(numel, generator=generator).to(dtype)
+    old = torch.rand(numel, generator=generator) >= first
+    new = old & (torch.rand(numel, generator=generator) >= second)
+    before, after = Mask.from_bool(old), Mask.from_bool(new)
+    assert torch.equal(native.compact(dense.clone(), None, after), dense[new])
+    assert torch.equal(native.compact(dense[old], before, after), dense[new])
+
+
+def test_what_the_library_does_not_know_goes_the_reference_way():
+    for name in ("lamp", "random"):
+        ours, theirs = (made(kind, (30, 40)) for kind in (NativeView, View))
+        assert torch.equal(scores_of(ours, name), scores_of(theirs, name))
+        cut = ours.cut(SCORES[name], 100)
+        assert cut == theirs.cut(SCORES[name], 100)
+        assert torch.equal(ours.keep_above(cut, SCORES[name]).bits, theirs.keep_above(cut, SCORES[name]).bits)
+    strided = made(NativeView, (30, 40), 0.0).weight.t()
+    assert NativeView("layer", strided, None, True).cut(SCORES["magnitude"], 7).count == 7
+    double = made(NativeView, (30, 40), dtype=torch.float64)
+    assert double.cut(SCORES["state"], 9).count == 9
+
+
+@pytest.mark.parametrize("distribution", ["layer", "global", "erk", "fisher"])
+@pytest.mark.parametrize("score", ["state", "magnitude", "movement", "taylor"])
+def test_training_on_native_updates_reaches_every_target_exactly(score, distribution):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(30, 50), torch.nn.ReLU(), torch.nn.Linear(50, 40))
+    prune = Prune(sparsity=0.83, total_steps=60, score=score, distribution=distribution)
+    optimizer = AdamWPrune(model.named_parameters(), lr=1e-2, prune=prune)
+    x = torch.randn(64, 30)
+    with kernels.use("native"):
+        for _ in range(60):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+    assert optimizer.pruner.at_target
+    for name, mask in optimizer.pruner.named_masks().items():
+        assert not model.get_parameter(name)[~mask].any()
+        state = optimizer.state[model.get_parameter(name)]
+        assert state["exp_avg"].shape == state["exp_avg_sq"].shape == (int(mask.sum()),)
