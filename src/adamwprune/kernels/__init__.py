@@ -58,7 +58,8 @@ def use(name: str) -> Iterator[None]:
 
 def step(jobs: Sequence[Job]) -> None:
     """Update the kept weights of each job's tensor: natively where that is possible, else by the reference."""
-    fast = [job for job in jobs if backend(job.weight.device.type) == "native" and native.supports(job)]
+    there = {kind: backend(kind) == "native" for kind in {job.weight.device.type for job in jobs}}
+    fast = [job for job in jobs if there[job.weight.device.type] and native.supports(job)]
     if fast:
         native.step(fast)
     taken = {id(job) for job in fast}

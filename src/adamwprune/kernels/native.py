@@ -110,12 +110,13 @@ def step(jobs: Sequence[Job], instruction_set: str | None = None) -> None:
     """Update the kept weights of the jobs' tensors and their compact state, in place."""
     loaded = library()
     assert loaded is not None
-    table = np.zeros(len(jobs), _TENSOR)
-    held = [_fill(row, job) for row, job in zip(table, jobs, strict=True)]
+    weights = [job.weight if job.weight.is_contiguous() else job.weight.detach().contiguous() for job in jobs]
+    grads = [job.grad.contiguous() for job in jobs]
+    table = np.array([_describe(*row) for row in zip(jobs, weights, grads, strict=True)], _TENSOR)
     blocks = sum(-(-job.weight.numel() // BLOCK) for job in jobs)
     isa = INSTRUCTION_SETS.index(instruction_set or best_instruction_set())
     _in_threads(blocks, lambda first, last: loaded.adamw_step(table.ctypes.data, len(jobs), first, last, isa))
-    for job, (weight, _) in zip(jobs, held, strict=True):
+    for job, weight in zip(jobs, weights, strict=True):
         if weight is not job.weight:
             job.weight.detach().copy_(weight)
         # Autograd notices writes by a tensor's version.
@@ -164,27 +165,33 @@ def _in_threads(blocks: int, run: Callable[[int, int], None]) -> None:
         other.result()
 
 
-def _fill(row: np.void, job: Job) -> tuple[Tensor, Tensor]:
-    """Write one tensor's description; returns the row-major weight and gradient that the addresses are of."""
-    weight = job.weight if job.weight.is_contiguous() else job.weight.detach().contiguous()
-    grad = job.grad.contiguous()
-    hyper, step = job.hyper, float(job.step) + 1.0
+def _describe(job: Job, weight: Tensor, grad: Tensor) -> tuple[float | int, ...]:
+    """A row of the table, of a row-major weight and gradient."""
+    hyper, state, step = job.hyper, job.state, float(job.step) + 1.0
     lr, beta1, beta2 = float(hyper.lr), float(hyper.beta1), float(hyper.beta2)
-    row["weight"], row["grad"] = weight.data_ptr(), grad.data_ptr()
-    for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"):
-        if name in job.state and (name != "max_exp_avg_sq" or hyper.amsgrad):
-            row[name] = job.state[name].data_ptr()
-    if job.mask is not None:
-        row["bits"], row["base"] = job.mask.bits.data_ptr(), starts(job.mask).data_ptr()
-    row["numel"] = weight.numel()
-    row["weight_type"], row["state_type"] = TYPES[weight.dtype], TYPES[job.state["exp_avg"].dtype]
-    row["maximize"] = hyper.maximize
-    row["decay"] = 1.0 - lr * hyper.weight_decay if hyper.decoupled_weight_decay else 1.0
-    row["coupled"] = 0.0 if hyper.decoupled_weight_decay else hyper.weight_decay
-    row["grad_weight"], row["beta2"], row["square_weight"] = 1.0 - beta1, beta2, 1.0 - beta2
-    row["bias2_sqrt"], row["eps"] = math.sqrt(1.0 - beta2**step), hyper.eps
-    row["neg_step"], row["theta"] = -(lr / (1.0 - beta1**step)), job.theta or 0.0
-    return weight, grad
+    decay, coupled = (1.0 - lr * hyper.weight_decay, 0.0) if hyper.decoupled_weight_decay else (1.0, hyper.weight_decay)
+    return (
+        weight.data_ptr(),
+        grad.data_ptr(),
+        state["exp_avg"].data_ptr(),
+        state["exp_avg_sq"].data_ptr(),
+        state["max_exp_avg_sq"].data_ptr() if hyper.amsgrad else 0,
+        0 if job.mask is None else job.mask.bits.data_ptr(),
+        0 if job.mask is None else starts(job.mask).data_ptr(),
+        weight.numel(),
+        TYPES[weight.dtype],
+        TYPES[state["exp_avg"].dtype],
+        hyper.maximize,
+        decay,
+        coupled,
+        1.0 - beta1,
+        beta2,
+        1.0 - beta2,
+        math.sqrt(1.0 - beta2**step),
+        hyper.eps,
+        -(lr / (1.0 - beta1**step)),
+        job.theta or 0.0,
+    )
 
 
 @cache
