@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import HERE, FakeMatrix, make_run
+from fake_matrix import HERE, FakeMatrix, make_run
 from rich.console import Console
 
 from adamwprune.experiment import index

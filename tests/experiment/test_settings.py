@@ -223,7 +223,7 @@ def test_overrides_act() -> None:
     changed = load("EPOCHS=3", "LR_SCHEDULE=linear", "SPARSITIES=0.5 0.95", "CONFIG_SEEDS=2", "AUGMENT=off", "JOBS=4")
     assert (changed.common.epochs, changed.common.lr_schedule, changed.common.augment) == (3, "linear", False)
     assert changed.sparsities == (0.5, 0.95)
-    assert changed.seeds == (0, 1)
+    assert changed.seeds == (10, 11)
     assert changed.jobs == 4
     assert load("DETERMINISTIC=n").common.deterministic is False
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import make_run
+from fake_matrix import make_run
 
 from adamwprune.experiment.errors import ExperimentError
 from adamwprune.experiment.lease import BusyError, lease
