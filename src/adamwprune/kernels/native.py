@@ -84,19 +84,23 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
-def call(name: str, *arguments: Any) -> int:
-    """Call a function of the library that takes the instruction set as its last argument."""
+def _loaded() -> ctypes.CDLL:
+    """The library, where the caller knows that it is there."""
     loaded = library()
     assert loaded is not None
-    return int(getattr(loaded, name)(*arguments, INSTRUCTION_SETS.index(best_instruction_set())) or 0)
+    return loaded
+
+
+def call(name: str, *arguments: Any, instruction_set: str | None = None) -> int:
+    """Call a function of the library that takes the instruction set (None: the best) as its last argument."""
+    isa = INSTRUCTION_SETS.index(instruction_set or best_instruction_set())
+    return int(getattr(_loaded(), name)(*arguments, isa) or 0)
 
 
 @cache
 def best_instruction_set() -> str:
     """The widest instruction set of this processor."""
-    loaded = library()
-    assert loaded is not None
-    return INSTRUCTION_SETS[loaded.adamw_best_isa()]
+    return INSTRUCTION_SETS[_loaded().adamw_best_isa()]
 
 
 def supports(job: Job) -> bool:
@@ -108,14 +112,15 @@ def supports(job: Job) -> bool:
 
 def step(jobs: Sequence[Job], instruction_set: str | None = None) -> None:
     """Update the kept weights of the jobs' tensors and their compact state, in place."""
-    loaded = library()
-    assert loaded is not None
     weights = [job.weight if job.weight.is_contiguous() else job.weight.detach().contiguous() for job in jobs]
     grads = [job.grad.contiguous() for job in jobs]
     table = np.array([_describe(*row) for row in zip(jobs, weights, grads, strict=True)], _TENSOR)
     blocks = sum(-(-job.weight.numel() // BLOCK) for job in jobs)
-    isa = INSTRUCTION_SETS.index(instruction_set or best_instruction_set())
-    _in_threads(blocks, lambda first, last: loaded.adamw_step(table.ctypes.data, len(jobs), first, last, isa))
+
+    def run(first: int, last: int) -> None:
+        call("adamw_step", table.ctypes.data, len(jobs), first, last, instruction_set=instruction_set)
+
+    _in_threads(blocks, run)
     for job, weight in zip(jobs, weights, strict=True):
         if weight is not job.weight:
             job.weight.detach().copy_(weight)
@@ -125,13 +130,11 @@ def step(jobs: Sequence[Job], instruction_set: str | None = None) -> None:
 
 def zero_masked(tensor: Tensor, mask: Mask, instruction_set: str | None = None) -> None:
     """Set the masked entries of a row-major CPU tensor of the parameter's shape to zero, in place."""
-    loaded = library()
-    assert loaded is not None
     address, size, bits, numel = tensor.data_ptr(), tensor.element_size(), mask.bits.data_ptr(), tensor.numel()
-    isa = INSTRUCTION_SETS.index(instruction_set or best_instruction_set())
 
     def run(first: int, last: int) -> None:
-        loaded.adamw_zero_masked(address, size, bits, first * BLOCK, min(last * BLOCK, numel), isa)
+        low, high = first * BLOCK, min(last * BLOCK, numel)
+        call("adamw_zero_masked", address, size, bits, low, high, instruction_set=instruction_set)
 
     _in_threads(-(-numel // BLOCK), run)
     torch.autograd.graph.increment_version(tensor)
@@ -148,10 +151,8 @@ def compact(entries: Tensor, old: Mask | None, new: Mask) -> Tensor:
 def starts(mask: Mask) -> Tensor:
     """Compact slot of each block's first kept weight, counted the first time and kept with the mask."""
     if mask.starts is None:
-        loaded = library()
-        assert loaded is not None
         mask.starts = torch.empty(-(-mask.numel // BLOCK), dtype=torch.int64)
-        loaded.adamw_block_starts(mask.bits.data_ptr(), mask.numel, mask.starts.data_ptr())
+        _loaded().adamw_block_starts(mask.bits.data_ptr(), mask.numel, mask.starts.data_ptr())
     return mask.starts
 
 

@@ -262,14 +262,8 @@ class Pruner:
 
     def _apply(self, slot: Slot, new: Mask) -> None:
         """Make ``new`` the tensor's mask: zero what goes, and compact what the optimizer keeps of the rest."""
-        old = slot.mask
         if self.compact:
-            state = self.optimizer.state[slot.weight]
-            for name in reference.MOMENTS:
-                if name in state:
-                    state[name] = kernels.compact(state[name], old, new)
-            if slot.movement is not None:
-                slot.movement = kernels.compact(slot.movement, old, new)
+            self._compact_state(slot, slot.mask, new)
         elif slot.movement is not None:
             slot.movement.masked_fill_(~new.to_bool(), 0)
         kernels.zero_masked(slot.weight, new)
@@ -278,6 +272,15 @@ class Pruner:
             kernels.zero_masked(slot.weight.grad, new)
         if not self.compact:
             self._enforce_zeros(slot)
+
+    def _compact_state(self, slot: Slot, old: Mask | None, new: Mask) -> None:
+        """Keep of the tensor's state what ``new`` keeps; ``old`` says what is there (None: all of it)."""
+        state = self.optimizer.state[slot.weight]
+        for name in reference.MOMENTS:
+            if name in state:
+                state[name] = kernels.compact(state[name], old, new)
+        if slot.movement is not None:
+            slot.movement = kernels.compact(slot.movement, old, new)
 
     # ---- checkpoints and copies ------------------------------------------------------------------------------------
 
@@ -306,13 +309,10 @@ class Pruner:
                 continue
             slot.mask = slot.mask.to(p.device)
             if self.compact:
+                # torch's state may still be the checkpoint's own tensors, and compaction uses them up: take copies.
                 state = self.optimizer.state[p]
-                for name in reference.MOMENTS:
-                    if name in state:
-                        # torch's state may still be the checkpoint's own tensor: compact a copy.
-                        state[name] = kernels.compact(state[name].clone(), None, slot.mask)
-                if slot.movement is not None:
-                    slot.movement = kernels.compact(slot.movement, None, slot.mask)
+                state.update({name: state[name].clone() for name in reference.MOMENTS if name in state})
+                self._compact_state(slot, None, slot.mask)
         self._unverified = bool(masks)
 
     def _verify_weights(self) -> None:

@@ -45,6 +45,13 @@ static inline float from_bf16(uint16_t x)
     return value;
 }
 
+/* Byte `byte` of a block's bits (NULL: every weight is kept), zero behind the `length` weights that the block has. */
+static inline uint32_t kept_bits(const uint8_t *bits, int byte, int length)
+{
+    const uint32_t kept = bits ? bits[byte] : 0xff;
+    return length - byte * 8 < 8 ? kept & ((1u << (length - byte * 8)) - 1) : kept;
+}
+
 /* In the order of adamwprune.kernels.native.SCORE_NAMES. */
 enum {
     ADAMW_MAGNITUDE,

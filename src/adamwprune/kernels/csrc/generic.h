@@ -34,16 +34,12 @@ static inline void store(void *target, int32_t type, int64_t start, int64_t coun
 }
 
 /* The positions of a block's kept weights; returns how many there are. */
-static inline int positions(const adamw_tensor *t, int64_t low, int length, uint16_t *index)
+static inline int positions(const uint8_t *bits, int length, uint16_t *index)
 {
     int count = 0;
-    for (int byte = 0; byte * 8 < length; byte++) {
-        uint32_t bits = t->bits ? t->bits[low / 8 + byte] : 0xff;
-        if (length - byte * 8 < 8)
-            bits &= (1u << (length - byte * 8)) - 1;
-        for (; bits; bits &= bits - 1)
-            index[count++] = (uint16_t)(byte * 8 + __builtin_ctz(bits));
-    }
+    for (int byte = 0; byte * 8 < length; byte++)
+        for (uint32_t kept = kept_bits(bits, byte, length); kept; kept &= kept - 1)
+            index[count++] = (uint16_t)(byte * 8 + __builtin_ctz(kept));
     return count;
 }
 
@@ -78,7 +74,7 @@ static inline void step_block(const adamw_tensor *t, int64_t block)
     const int64_t low = block * ADAMW_BLOCK;
     const int length = (int)(t->numel - low < ADAMW_BLOCK ? t->numel - low : ADAMW_BLOCK);
     const int64_t slot = t->bits ? t->base[block] : low;
-    const int count = positions(t, low, length, index);
+    const int count = positions(t->bits ? t->bits + low / 8 : 0, length, index);
 
     if (t->weight_type == ADAMW_F32) {
         for (int i = 0; i < count; i++) {
@@ -116,16 +112,11 @@ static inline void step_block(const adamw_tensor *t, int64_t block)
 
 static inline int gather_block(const void *source, int32_t type, const uint8_t *bits, int64_t low, int length, float *out)
 {
-    int count = 0;
-    for (int byte = 0; byte * 8 < length; byte++) {
-        uint32_t keep = bits ? bits[low / 8 + byte] : 0xff;
-        if (length - byte * 8 < 8)
-            keep &= (1u << (length - byte * 8)) - 1;
-        for (; keep; keep &= keep - 1) {
-            const int64_t i = low + byte * 8 + __builtin_ctz(keep);
-            out[count++] = type == ADAMW_F32 ? ((const float *)source)[i] : from_bf16(((const uint16_t *)source)[i]);
-        }
-    }
+    uint16_t index[ADAMW_BLOCK];
+    const int count = positions(bits ? bits + low / 8 : 0, length, index);
+    for (int i = 0; i < count; i++)
+        out[i] = type == ADAMW_F32 ? ((const float *)source)[low + index[i]]
+                                   : from_bf16(((const uint16_t *)source)[low + index[i]]);
     return count;
 }
 

@@ -162,9 +162,7 @@ static inline int64_t mark_above(const adamw_scored *t, float threshold, int64_t
         }
 #endif
         for (; byte * 8 < length; byte++) {
-            uint32_t had = bits ? bits[byte] : 0xff;
-            if (length - byte * 8 < 8)
-                had &= (1u << (length - byte * 8)) - 1;
+            const uint32_t had = kept_bits(bits, byte, length);
             const uint8_t marked = mark_byte(had, scores + i, threshold, &spare);
             marks[low / 8 + byte] = marked;
             kept += __builtin_popcount(marked);
