@@ -46,8 +46,12 @@ class Job:
 
     state: MutableMapping[str, Any]
     """``exp_avg``, ``exp_avg_sq`` and with AMSGrad ``max_exp_avg_sq``: compact vectors of ``mask.kept`` entries in
-    row-major order of the weight, or tensors of its shape where ``mask`` is None. They may be wider than the weight
-    (float32 under bfloat16); the update is then computed in their dtype."""
+    row-major order of the weight, or tensors of its shape where ``mask`` is None or ``dense_state`` is set. They may be
+    wider than the weight (float32 under bfloat16); the update is then computed in their dtype.
+
+    Smaller forms, computed in float32 (:mod:`adamwprune.kernels.formats`): ``exp_avg`` bfloat16 beside ``exp_avg_sq``
+    float32; or int8 ``exp_avg`` and uint8 ``exp_avg_sq`` codes with ``exp_avg_unit`` and ``exp_avg_sq_unit``. An int8
+    ``correction`` of the same layout holds what bfloat16 weights lack."""
 
     step: Tensor
     """The count that bias correction uses, before this update; not changed."""
@@ -60,3 +64,11 @@ class Job:
 
     theta: float | None = None
     """SPAM's clipping threshold; None does not clip."""
+
+    dense_state: bool = False
+    """With a mask: state has the weight's shape all the same, zero at masked weights. While most of a tensor is kept,
+    compacting it costs more time than it saves."""
+
+    scale: float | Tensor | None = None
+    """Factor that the gradient is multiplied by first, in the dtype of the update (clipping); a 0-dim float32 tensor on
+    the weight's device, or a number. The gradient itself is not changed. None: no multiplication."""

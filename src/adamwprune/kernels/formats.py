@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""How state is stored in fewer bits than float32: 8-bit moments, and a bfloat16 weight's missing bits.
+
+Weights are grouped by their place in the tensor, :data:`GROUP` consecutive ones together, whether they are kept or not.
+A group's codes share one unit. Because groups do not depend on what is kept, compacting moves codes and never
+requantises: compact state gives the bits of a dense masked run here, too.
+
+Codes are companded, so that entries far below their group's largest keep a digit: a first moment is
+``unit * c * |c|`` with ``c`` in [-127, 127], a second moment ``unit * c**4`` with ``c`` in [0, 255]. Rounding is
+stochastic and unbiased in the value: a moment that changes by a thousandth a step would never leave its code otherwise,
+and a stuck first moment over a fading second one makes steps without bound. For the same reason no second moment above
+zero gets code 0.
+The noise is a hash of the weight's place and the step, so that a run repeats bit for bit.
+
+A group whose largest entry is NaN or infinite is lost as a whole: its unit says so, and every entry reads as NaN.
+
+Prior art: 8-bit optimizers (Dettmers et al., arXiv 2110.02861), FlashOptim (arXiv 2602.23349).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: Consecutive weights of a tensor that share a unit; four groups make a block of the native layout.
+GROUP = 256
+
+#: Names of the units beside the codes, float32 ``[ceil(n / GROUP)]`` of a tensor of n weights.
+UNITS = {"exp_avg": "exp_avg_unit", "exp_avg_sq": "exp_avg_sq_unit"}
+
+#: int8, one per kept weight: what a bfloat16 weight lacks of its 24-bit value (:func:`split`).
+CORRECTION = "correction"
+
+#: Groups whose largest moment lies below are stored as zeros: their units would leave float32's normal range.
+_LEAST_FIRST, _LEAST_SECOND = 1e-30, 1e-28
+
+_WORD = 0xFFFFFFFF
+_NAN_BITS, _INF_BITS = 0x7FC00000, 0x7F800000
+
+
+def noise(index: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Three 32-bit random words (as int64) of each weight at a step: for the second moment, the first, the weight.
+
+    Args:
+        index: places in the flat tensor, int64.
+        step: number of the update, from 1.
+
+    ``lowbias32`` of a linear combination of the two; the second and third word are multiples of the first by odd
+    constants, of which only upper bits are used.
+    """
+    x = (index * 0x9E3779B1 + step * 0x85EBCA77) & _WORD
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _WORD
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & _WORD
+    second = x ^ (x >> 16)
+    first = (second * 0x9E3779B1) & _WORD
+    return second, first, (first * 0x85EBCA77) & _WORD
+
+
+def uniform(word: Tensor) -> Tensor:
+    """A 32-bit word as float32 in [0, 1): its upper 24 bits."""
+    return (word >> 8).to(torch.float32) * 2.0**-24
+
+
+def decode_first(codes: Tensor, units: Tensor, group: Tensor) -> Tensor:
+    """First moments, float32: ``codes`` int8, ``units`` of the groups, ``group`` the number of each code's."""
+    c = codes.to(torch.float32)
+    return (c * c.abs()) * units[group]
+
+
+def decode_second(codes: Tensor, units: Tensor, group: Tensor) -> Tensor:
+    """Second moments, float32: ``codes`` uint8, the rest as in :func:`decode_first`."""
+    square = codes.to(torch.float32).square()
+    return (square * square) * units[group]
+
+
+def encode_first(moment: Tensor, group: Tensor, groups: int, word: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Codes (int8) and units of float32 first moments; ``word`` None rounds to the nearest value."""
+    units = _units(moment.abs(), group, groups, _LEAST_FIRST, 127.0**2)
+    return code_first(moment, units, group, word), units
+
+
+def encode_second(moment: Tensor, group: Tensor, groups: int, word: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Codes (uint8) and units of float32 second moments; ``word`` None rounds to the nearest value."""
+    units = _units(moment, group, groups, _LEAST_SECOND, 255.0**4)
+    return code_second(moment, units, group, word), units
+
+
+def code_first(moment: Tensor, units: Tensor, group: Tensor, word: Tensor | None) -> Tensor:
+    """Codes of first moments for given units."""
+    ratio = _ratio(moment.abs(), units, group)
+    low = ratio.sqrt().floor().clamp_(max=127)
+    gap = (low + 1).square() - low.square()
+    c = low + _rounds_up(ratio - low.square(), gap, word)
+    return c.clamp_(max=127).copysign(moment).to(torch.int8)
+
+
+def code_second(moment: Tensor, units: Tensor, group: Tensor, word: Tensor | None) -> Tensor:
+    """Codes of second moments for given units."""
+    ratio = _ratio(moment, units, group)
+    low = ratio.sqrt().sqrt().floor().clamp_(max=255)
+    fourth = low.square().square()
+    gap = (low + 1).square().square() - fourth
+    c = (low + _rounds_up(ratio - fourth, gap, word)).clamp_(max=255)
+    return torch.where((c == 0) & (ratio > 0), 1.0, c).to(torch.uint8)
+
+
+def _units(size: Tensor, group: Tensor, groups: int, least: float, steps: float) -> Tensor:
+    """A group's largest entry over the value of its largest code; 0 where all are (nearly) zero."""
+    # As integers, because there NaN compares: above infinity.
+    bits = torch.zeros(groups, dtype=torch.int32, device=size.device)
+    bits.scatter_reduce_(0, group, size.abs().view(torch.int32), "amax")
+    bits.masked_fill_(bits > _INF_BITS, _NAN_BITS)
+    largest = bits.view(torch.float32)
+    return torch.where(largest < least, 0.0, largest / steps)
+
+
+def _ratio(size: Tensor, units: Tensor, group: Tensor) -> Tensor:
+    """Entries in units; 0 where the unit is 0, NaN or infinite."""
+    unit = units[group]
+    usable = unit.isfinite() & (unit > 0)
+    return torch.where(usable, size / unit, 0.0)
+
+
+def _rounds_up(rest: Tensor, gap: Tensor, word: Tensor | None) -> Tensor:
+    """Whether the value ``rest`` above a code goes up to the next, ``gap`` above it."""
+    share = 0.5 if word is None else uniform(word)
+    return (share * gap < rest).to(torch.float32)
+
+
+def join(weight: Tensor, correction: Tensor) -> Tensor:
+    """The 24-bit values (as float32) that bfloat16 weights and their corrections stand for."""
+    bits = weight.view(torch.int16).to(torch.int32) * 65536 + correction.to(torch.int32) * 256
+    return bits.view(torch.float32)
+
+
+def split(value: Tensor, word: Tensor) -> tuple[Tensor, Tensor]:
+    """bfloat16 weights and int8 corrections of float32 values, rounded stochastically to 24 bits.
+
+    Of the 24 bits the weight holds the upper 16, rounded half up, and the correction is what that changed:
+    :func:`join` gives the 24 bits back exactly. Infinite values and NaN are kept, with correction 0.
+    """
+    bits = value.view(torch.int32).to(torch.int64) & _WORD
+    wild = ~value.isfinite()
+    upper = (bits + (word >> 24)) >> 8
+    high = (upper + 0x80) >> 8
+    low = torch.where(wild, 0, upper - high * 256)
+    kept = torch.where(value.isnan(), _NAN_BITS >> 16, torch.where(wild, bits >> 16, high))
+    signed = torch.where(kept >= 0x8000, kept - 0x10000, kept)
+    return signed.to(torch.int16).view(torch.bfloat16), low.to(torch.int8)
