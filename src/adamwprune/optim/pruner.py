@@ -48,6 +48,7 @@ class Pruner:
         self._seen_params = 0
         self._unverified = False
         self._hooks: list[Any] = []
+        self._copies: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
         self.refresh()
 
     @property
@@ -207,6 +208,7 @@ class Pruner:
         for slot, mask in new_masks(slots, [self.view(slot) for slot in slots], self.prune, sparsity, exchange):
             self._apply(slot, mask)
         self.last_update = self.step
+        self._mask_copies()
 
     def _eligible(self) -> list[Slot]:
         """Slots that can be ranked now; the others wait, and the report says why."""
@@ -314,6 +316,7 @@ class Pruner:
                 state.update({name: state[name].clone() for name in reference.MOMENTS if name in state})
                 self._compact_state(slot, None, slot.mask)
         self._unverified = bool(masks)
+        self._mask_copies()
 
     def _verify_weights(self) -> None:
         """At the first step after a load: masked weights that are not zero are of another checkpoint than the masks."""
@@ -326,16 +329,18 @@ class Pruner:
                     f"{alive} weights of {slot.name} are not zero though the loaded optimizer state masks them: load "
                     "the model's weights from the same checkpoint"
                 )
+        self._mask_copies()
         self._unverified = False
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: value for name, value in self.__dict__.items() if name != "_hooks"}
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("_hooks", "_copies")}
         return {**kept, "_optimizer": self.optimizer}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._optimizer = weakref.ref(state["_optimizer"])
         self._hooks = []
+        self._copies = weakref.WeakSet()
         for slot in self.slots.values():
             self._register_hook(slot)
 
@@ -347,7 +352,7 @@ class Pruner:
 
     @torch.no_grad()
     def apply_masks(self, copy: torch.nn.Module | Iterable[tuple[str, Tensor]]) -> None:
-        """Zero the masked weights of a copy of the model (EMA, SWA).
+        """Zero the masked weights of a copy of the model, once; :meth:`follow` does so from now on.
 
         Parameters match by name; the prefixes that wrappers add (``module.``, ``_orig_mod.``) do not count.
 
@@ -355,15 +360,38 @@ class Pruner:
             ValueError: there are masks, and no name matches.
         """
         named = copy.named_parameters() if isinstance(copy, torch.nn.Module) else copy
-        masks = {_bare(slot.name): slot.mask for slot in self.slots.values() if slot.mask is not None}
-        matched = False
-        for name, tensor in named:
-            mask = masks.get(_bare(name))
-            if mask is not None:
-                kernels.zero_masked(tensor, mask.to(tensor.device))
-                matched = True
-        if masks and not matched:
+        masks = self._masks_by_bare_name()
+        if masks and not _zero_by_name(named, masks):
             raise ValueError(f"no parameter of the copy has the name of a masked tensor, such as {next(iter(masks))!r}")
+
+    def _masks_by_bare_name(self) -> dict[str, Mask]:
+        return {_bare(slot.name): slot.mask for slot in self.slots.values() if slot.mask is not None}
+
+    def follow(self, copy: torch.nn.Module) -> None:
+        """Keep a copy of the model masked: an average of its weights (EMA, SWA), or a frozen teacher.
+
+        The copy is masked now, at every mask update, when a checkpoint is loaded, and at the first step after that. In
+        between averages stay sparse by themselves, as masked weights are zero in the model and in the copy. Names match
+        as in :meth:`apply_masks`. Copies of the optimizer (``copy.deepcopy``, pickle) follow nothing.
+
+        Raises:
+            ValueError: no parameter of the copy has the name of a prunable tensor.
+        """
+        ours = {_bare(slot.name) for slot in self.slots.values()}
+        theirs = [name for name, _ in copy.named_parameters()]
+        if ours and ours.isdisjoint(map(_bare, theirs)):
+            raise ValueError(
+                f"no parameter of the copy ({', '.join(theirs[:3])}, ...) has the name of a prunable tensor, such as "
+                f"{min(ours)!r}: pass the copy of the very module whose named_parameters() the optimizer was made with"
+            )
+        self._copies.add(copy)
+        self._mask_copies()
+
+    @torch.no_grad()
+    def _mask_copies(self) -> None:
+        masks = self._masks_by_bare_name() if self._copies else {}
+        for copy in self._copies:
+            _zero_by_name(copy.named_parameters(), masks)
 
     @property
     def at_target(self) -> bool:
@@ -416,3 +444,14 @@ class Pruner:
 def _bare(name: str) -> str:
     """A parameter's name without the parts that wrappers (DataParallel, EMA, compile) put in."""
     return ".".join(part for part in name.split(".") if part not in ("module", "_orig_mod"))
+
+
+def _zero_by_name(named: Iterable[tuple[str, Tensor]], masks: dict[str, Mask]) -> bool:
+    """Zero the masked entries of tensors; whether any name matched."""
+    matched = False
+    for name, tensor in named:
+        mask = masks.get(_bare(name))
+        if mask is not None:
+            kernels.zero_masked(tensor, mask.to(tensor.device))
+            matched = True
+    return matched
