@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the tests here train: a small network on scans of handwritten digits, batch by batch as a step's number decides."""
+"""What the tests here train: a small network on scans of handwritten digits, each batch decided by its step."""
 
 from __future__ import annotations
 
