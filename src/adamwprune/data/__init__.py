@@ -5,6 +5,17 @@ A new data set is one file with a reader and one line in ``registry.py``.
 """
 
 from adamwprune.data.dataset import DataError, DataFile, Dataset, DatasetInfo, Split
-from adamwprune.data.registry import DATASETS, VERSION, find, load
+from adamwprune.data.registry import DATASETS, VERSION, checksum, find, load
 
-__all__ = ["DATASETS", "VERSION", "DataError", "DataFile", "Dataset", "DatasetInfo", "Split", "find", "load"]
+__all__ = [
+    "DATASETS",
+    "VERSION",
+    "DataError",
+    "DataFile",
+    "Dataset",
+    "DatasetInfo",
+    "Split",
+    "checksum",
+    "find",
+    "load",
+]

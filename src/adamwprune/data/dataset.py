@@ -84,3 +84,7 @@ class DatasetInfo:
     read: Callable[[DatasetInfo, Path], Dataset]
     #: Empty where the data come with an installed package.
     files: tuple[DataFile, ...] = ()
+    #: What is wrong with each file, where that is not a matter of looking for ``files`` one by one.
+    check: Callable[[DatasetInfo, Path], dict[DataFile, str]] | None = None
+    #: Checksums of the parts that differ from the canonical ones, where such parts can be accepted.
+    digests: Callable[[DatasetInfo, Path], dict[str, str]] | None = None

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from adamwprune.data import files
+from adamwprune.data import accepted, files
 from adamwprune.data.dataset import DataError, DataFile, DatasetInfo
 from adamwprune.data.registry import find
 
@@ -25,6 +25,16 @@ TIMEOUT = 30.0
 def verify(name: str, data_dir: str | Path) -> dict[str, str]:
     """What is wrong with each file of a data set, by path; empty when all are there and have their checksums."""
     return {file.path: reason for file, reason in files.problems(find(name), Path(data_dir)).items()}
+
+
+def accept(name: str, data_dir: str | Path) -> list[str]:
+    """Take the files of a data set as they are from now on; the parts that differ from the canonical ones."""
+    info = find(name)
+    if info.digests is None:
+        raise DataError(f"data set {name!r} is used in its canonical form only: run `adamwprune data fetch {name}`")
+    different = info.digests(info, Path(data_dir))
+    accepted.write(name, Path(data_dir), different)
+    return list(different)
 
 
 def ensure(name: str, data_dir: str | Path, progress: OnProgress | None = None) -> None:

@@ -43,6 +43,8 @@ def read(info: DatasetInfo, data_dir: Path) -> list[bytes]:
 
 def problems(info: DatasetInfo, data_dir: Path) -> dict[DataFile, str]:
     """What is wrong with each file that cannot be used as it is."""
+    if info.check is not None:
+        return info.check(info, data_dir)
     results = {file: _read_one(file, data_dir) for file in info.files}
     return {file: result.reason for file, result in results.items() if isinstance(result, _Unusable)}
 

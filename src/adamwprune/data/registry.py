@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
-from adamwprune.data import digits, mnist
+from adamwprune.data import accepted, cifar, digits, mnist
 from adamwprune.data.dataset import Dataset, DatasetInfo
 
 #: Raised when a reader, a split or the augmentation changes its meaning, so that runs before and after are told apart.
 VERSION = 1
 
-DATASETS: dict[str, DatasetInfo] = {info.name: info for info in (digits.INFO, mnist.INFO)}
+DATASETS: dict[str, DatasetInfo] = {info.name: info for info in (digits.INFO, mnist.INFO, cifar.INFO10, cifar.INFO100)}
 
 
 def find(name: str) -> DatasetInfo:
@@ -20,6 +22,15 @@ def find(name: str) -> DatasetInfo:
         return DATASETS[name]
     except KeyError:
         raise ValueError(f"unknown data set {name!r}: expected one of {', '.join(DATASETS)}") from None
+
+
+def checksum(name: str, data_dir: str | Path) -> str:
+    """Identifies the content that runs on a data set see: the canonical one, and what was accepted in its place."""
+    info = find(name)
+    also = accepted.read(name, Path(data_dir))
+    if not also:
+        return info.checksum
+    return hashlib.sha256(json.dumps([info.checksum, also], sort_keys=True).encode()).hexdigest()
 
 
 def load(name: str, data_dir: str | Path) -> Dataset:
