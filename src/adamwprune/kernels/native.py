@@ -107,7 +107,8 @@ def supports(job: Job) -> bool:
     """Whether the kernel can take a tensor: on a CPU, float32 or bfloat16, with state no narrower than the weight."""
     weight, state = job.weight.dtype, job.state["exp_avg"].dtype
     types = weight in TYPES and (state == weight or (weight == torch.bfloat16 and state == torch.float32))
-    return job.weight.device.type == "cpu" and types and not job.hyper.differentiable
+    plain = not job.hyper.differentiable and not job.dense_state and job.scale is None
+    return job.weight.device.type == "cpu" and types and plain
 
 
 def step(jobs: Sequence[Job], instruction_set: str | None = None) -> None:

@@ -143,14 +143,14 @@ class AdamFamily(torch.optim.Adam):
             beta2=group["betas"][1],
             **{name: group[name] for name in Hyper.__slots__ if name in group and name != "lr"},
         )
-        ours = {p for p in group["params"] if p.grad is not None and self._is_compact_or_wide(p)}
+        ours = {p for p in group["params"] if p.grad is not None and self._is_masked_or_wide(p)}
         self._step_whole({**group, "params": [p for p in group["params"] if p not in ours]}, hyper, theta)
         kernels.step([self._job(p, p.grad, hyper, theta) for p in group["params"] if p in ours])
         for p in ours:
             self.state[p]["step"] += 1
 
-    def _is_compact_or_wide(self, p: Tensor) -> bool:
-        """Whether torch's own step cannot take the tensor: its state is compact, or wider than the weight."""
+    def _is_masked_or_wide(self, p: Tensor) -> bool:
+        """Whether our kernels step the tensor: it has a mask, or state wider than it, which torch cannot take."""
         slot = self.pruner.slots.get(p) if self.pruner is not None and self.pruner.compact else None
         return (slot is not None and slot.mask is not None) or self._is_wide(p)
 
@@ -160,8 +160,10 @@ class AdamFamily(torch.optim.Adam):
 
     def _job(self, p: Tensor, grad: Tensor, hyper: Hyper, theta: float | None) -> Job:
         state = self.state[p]
-        mask = self.pruner.slots[p].mask if self.pruner is not None and p in self.pruner.slots else None
-        return Job(p, grad, state, self._corrected(state["step"], p), mask, hyper, theta)
+        slot = self.pruner.slots.get(p) if self.pruner is not None else None
+        mask = None if slot is None else slot.mask
+        dense = mask is not None and slot is not None and not slot.compact
+        return Job(p, grad, state, self._corrected(state["step"], p), mask, hyper, theta, dense_state=dense)
 
     def _step_whole(self, group: dict[str, Any], hyper: Hyper, theta: float | None) -> None:
         """torch's own update of the tensors that keep their shape."""
