@@ -4,8 +4,9 @@
 A new data set is one file with a reader and one line in ``registry.py``.
 """
 
-from adamwprune.data.dataset import DataError, DataFile, Dataset, DatasetInfo, Split
-from adamwprune.data.registry import DATASETS, VERSION, checksum, find, load
+from adamwprune.data.dataset import DataError, DataFile, Dataset, DatasetInfo, Split, TokenData, TokenInfo
+from adamwprune.data.registry import DATASETS, VERSION, checksum, find, images, load, load_text, text
+from adamwprune.data.tokens import Tokens, Windows
 
 __all__ = [
     "DATASETS",
@@ -15,7 +16,14 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "Split",
+    "TokenData",
+    "TokenInfo",
+    "Tokens",
+    "Windows",
     "checksum",
     "find",
+    "images",
     "load",
+    "load_text",
+    "text",
 ]

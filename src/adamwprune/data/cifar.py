@@ -61,10 +61,10 @@ class Reader:
         )
         return Dataset(name=info.name, train=train, test=test)
 
-    def check(self, info: DatasetInfo, data_dir: Path) -> dict[DataFile, str]:
+    def check(self, info: DatasetInfo, data_dir: Path) -> dict[str, str]:
         """What is wrong, under the archive that would put it right."""
         parts = self._verified(info, data_dir)
-        return {info.files[0]: parts} if isinstance(parts, str) else {}
+        return {info.files[0].path: parts} if isinstance(parts, str) else {}
 
     def digests(self, info: DatasetInfo, data_dir: Path) -> dict[str, str]:
         """Checksums of the parts that differ from the canonical ones, in the first form that is there."""
