@@ -88,6 +88,11 @@ def zero_masked(tensor: Tensor, mask: Mask) -> None:
         reference.zero_masked(tensor, mask)
 
 
+def kept_square_sum(grad: Tensor, mask: Mask) -> Tensor:
+    """Sum of the squares of a gradient's kept entries, a float64 scalar."""
+    return reference.kept_square_sum(grad, mask)
+
+
 __all__ = [
     "BACKENDS",
     "BACKEND_VARIABLE",
@@ -96,6 +101,7 @@ __all__ = [
     "Job",
     "backend",
     "compact",
+    "kept_square_sum",
     "reference",
     "step",
     "use",

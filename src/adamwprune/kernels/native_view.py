@@ -132,6 +132,8 @@ class NativeView(View):
         """The tensor's description for a score; None where the library cannot make it."""
         if score.name not in SCORE_NAMES or SCORES[score.name] is not score:
             return None
+        if "g" in score.needs and self.grad_factor is not None:
+            return None
         wanted = {"grad": "g", "exp_avg": "m", "exp_avg_sq": "v", "movement": "movement"}
         tensors = {"weight": self.weight, **{f: getattr(self, f) for f, need in wanted.items() if need in score.needs}}
         if not all(isinstance(x, Tensor) and x.is_contiguous() and x.dtype in native.FLOATS for x in tensors.values()):

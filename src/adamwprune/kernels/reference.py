@@ -85,12 +85,20 @@ def _couple_decay(weight: Tensor, grad: Tensor, hyper: Hyper) -> tuple[Tensor, H
 
 
 def accumulate_movement(
-    movement: Tensor, weight: Tensor, grad: Tensor, mask: Mask | None, compact: bool, scale: float = 1.0
+    movement: Tensor,
+    weight: Tensor,
+    grad: Tensor,
+    mask: Mask | None,
+    compact: bool,
+    scale: float = 1.0,
+    factor: Tensor | None = None,
 ) -> None:
-    """``movement -= scale * w * g`` over the kept weights; float32, compact or flat of the weight's size."""
+    """``movement -= scale * w * factor * g`` over the kept weights; float32, compact or flat of the weight's size."""
     flat, flat_grad = weight.detach().reshape(-1), grad.detach().reshape(-1)
     for chunk in _chunks(weight, mask):
         w, g = (x[chunk.low : chunk.high][chunk.index].float() for x in (flat, flat_grad))
+        if factor is not None:
+            g = g * factor
         if compact and mask is not None:
             movement[chunk.start : chunk.stop].addcmul_(w, g, value=-scale)
         else:
@@ -100,6 +108,15 @@ def accumulate_movement(
 def zero_masked(tensor: Tensor, mask: Mask) -> None:
     """Set the masked entries of a tensor of the parameter's shape to zero, in place."""
     tensor.detach().masked_fill_(~mask.to_bool(tensor.shape), 0)
+
+
+def kept_square_sum(grad: Tensor, mask: Mask) -> Tensor:
+    """Sum of the squares of a gradient's kept entries, a float64 scalar; a chunk at a time."""
+    flat = grad.detach().reshape(-1)
+    total = torch.zeros((), dtype=torch.float64, device=grad.device)
+    for chunk in mask.chunks():
+        total += flat[chunk.low : chunk.high][chunk.index].double().square().sum()
+    return total
 
 
 def compact(dense: Tensor, old: Mask | None, new: Mask) -> Tensor:

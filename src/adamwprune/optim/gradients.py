@@ -63,9 +63,12 @@ def _record_exchange(slot: Slot, mask: Mask, grad: Tensor, *, goes_on: bool) -> 
         slot.exchange = fresh
 
 
-def accumulate_movement(slot: Slot, grad: Tensor, grad_scale: float) -> None:
-    """Add this step's ``-w * g`` to the tensor's movement; gradients come multiplied by ``grad_scale``."""
+def accumulate_movement(slot: Slot, grad: Tensor, grad_scale: float, factor: Tensor | None) -> None:
+    """Add this step's ``-w * g`` to the tensor's movement.
+
+    Gradients come multiplied by ``grad_scale``, and are owed ``factor``.
+    """
     if slot.movement is None:
         entries = slot.mask.kept if slot.compact and slot.mask is not None else slot.weight.numel()
         slot.movement = torch.zeros(entries, dtype=torch.float32, device=slot.weight.device)
-    reference.accumulate_movement(slot.movement, slot.weight, grad, slot.mask, slot.compact, 1.0 / grad_scale)
+    reference.accumulate_movement(slot.movement, slot.weight, grad, slot.mask, slot.compact, 1.0 / grad_scale, factor)

@@ -22,6 +22,7 @@ from adamwprune import kernels
 from adamwprune.optim import account, gradients
 from adamwprune.optim.layout import PER_WEIGHT, take_mask
 from adamwprune.optim.mask_update import new_masks
+from adamwprune.optim.owed import OwedFactors
 from adamwprune.optim.record import Loaded
 from adamwprune.optim.slots import Slot, check_masked_weights, check_reachable, classify, target_count
 from adamwprune.prune.config import Prune
@@ -115,7 +116,12 @@ class Pruner:
             if not self.compact and slot.mask is not None:
                 kernels.zero_masked(grad, slot.mask)
             if "movement" in self._needs and self.prune.sparsity:
-                gradients.accumulate_movement(slot, grad, grad_scale)
+                gradients.accumulate_movement(slot, grad, grad_scale, self._owed(slot))
+
+    def _owed(self, slot: Slot) -> Tensor | None:
+        """What the tensor's gradient is still to be multiplied by; the gradient itself does not show it."""
+        owed: OwedFactors | None = getattr(self.optimizer, "owed", None)
+        return None if owed is None else owed.of(slot.weight)
 
     def after_step(self, *, counted: bool = True) -> None:
         """Called once the weights have moved. ``counted`` is False for a step that was skipped or only a probe."""
@@ -214,6 +220,7 @@ class Pruner:
             mask=slot.mask,
             compact=slot.compact,
             grad=slot.weight.grad,
+            grad_factor=self._owed(slot),
             exp_avg=state.get("exp_avg") if self.uses_moments else None,
             exp_avg_sq=state.get("exp_avg_sq") if self.uses_moments else None,
             movement=slot.movement,
