@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.optim.adam import adam
 from torch.optim.optimizer import ParamsT, _use_grad_for_differentiable
 
@@ -116,6 +117,8 @@ class AdamFamily(torch.optim.Adam):
 
     # ---- the step --------------------------------------------------------------------------------------------------
 
+    # Our kernels leave nothing to fuse, so a compiled step runs as it is. (torch.compiler.disable, but imported late.)
+    @_disable_dynamo
     @_use_grad_for_differentiable
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; ``closure`` reevaluates the model, with gradients enabled, and returns the loss."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from adamwprune import kernels
 from adamwprune.optim import account, gradients
@@ -97,6 +98,8 @@ class Pruner:
         """Step of the last mask update; None where nothing will be pruned."""
         return None if self._ramp is None else self._ramp.end
 
+    # An attached optimizer's own step may be compiled; around it nothing is. (torch.compiler.disable, imported late.)
+    @_disable_dynamo
     def before_step(self, grad_scale: float = 1.0) -> None:
         """Called with the step's gradients before they are used; ``grad_scale`` is what they are multiplied by."""
         if self.prune.sparsity and self._ramp is None:
@@ -123,6 +126,7 @@ class Pruner:
         owed: OwedFactors | None = getattr(self.optimizer, "owed", None)
         return None if owed is None else owed.of(slot.weight)
 
+    @_disable_dynamo
     def after_step(self, *, counted: bool = True) -> None:
         """Called once the weights have moved. ``counted`` is False for a step that was skipped or only a probe."""
         if not self.compact:
