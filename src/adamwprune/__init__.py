@@ -14,11 +14,9 @@ if TYPE_CHECKING:
         Pruner,
         Spam,
         attach,
-        check_replicas,
         clip_grad_norm_,
         create_optimizer,
         param_groups,
-        reduce_kept_gradients,
     )
     from adamwprune.prune import NonFiniteScoreError, Prune
 
@@ -34,11 +32,9 @@ __all__ = [
     "Spam",
     "__version__",
     "attach",
-    "check_replicas",
     "clip_grad_norm_",
     "create_optimizer",
     "param_groups",
-    "reduce_kept_gradients",
 ]
 
 

@@ -163,15 +163,9 @@ def data_fetch(name: DataName, data_dir: DataDir = Path("data")) -> None:
 
 
 @data.command("verify")
-def data_verify(
-    name: DataName,
-    data_dir: DataDir = Path("data"),
-    accept: Annotated[
-        bool, typer.Option("--accept", help="Take files that are whole but not the canonical ones, from now on.")
-    ] = False,
-) -> None:
+def data_verify(name: DataName, data_dir: DataDir = Path("data")) -> None:
     """Check the files of a data set against their checksums."""
-    raise typer.Exit(commands.verify_data(name, data_dir, accept))
+    raise typer.Exit(commands.verify_data(name, data_dir))
 
 
 @config.command("list")

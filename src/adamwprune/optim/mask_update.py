@@ -44,8 +44,12 @@ def new_masks(
         _plan(view, slot, prune, count + swap)
         for view, slot, count, swap in zip(views, slots, counts, swaps, strict=True)
     ]
-    for slot, view, plan, swap in zip(slots, views, plans, swaps, strict=True):
-        mask = plan if isinstance(plan, Mask) else view.keep_above(plan, ranking)
+    remaining = list(reversed(views))
+    del views
+    for slot, plan, swap in zip(slots, plans, swaps, strict=True):
+        # The view goes before its tensor is compacted: it would keep the old state alive until the update is over.
+        mask = plan if isinstance(plan, Mask) else remaining[-1].keep_above(plan, ranking)
+        remaining.pop()
         if mask.masked:  # a tensor that loses nothing yet stays with torch's own step
             yield slot, _regrown(slot, mask, swap) if swap else mask
 
