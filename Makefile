@@ -31,7 +31,7 @@ given = $(if $(findstring command,$(origin $(1))),$(2)"$($(1))")
 retry = $(if $(findstring command,$(origin RETRY_FAILED)),--retry-failed)
 
 .DEFAULT_GOAL := all
-.PHONY: all plan continue report list environment test coverage lint types check help clean distclean \
+.PHONY: all plan continue report list environment test coverage benchmarks lint types check help clean distclean \
 	menuconfig defconfig savedefconfig list-defconfigs
 
 all: environment
@@ -77,6 +77,9 @@ coverage: environment
 	@$(PY) -m pytest tests/prune tests/optim tests/kernels --cov --cov-branch --cov-report=term-missing \
 		--cov-fail-under=95
 
+benchmarks: environment
+	@$(PY) benchmarks/all.py
+
 lint: environment
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -112,6 +115,7 @@ help:
 #:
 #: make test                run the tests; TESTS=tests/optim runs some of them
 #: make coverage            branch coverage of the library, at least 95 %
+#: make benchmarks          measure speed and memory anew, and rewrite the tables in README.md and docs/benchmarks.md
 #: make lint, make types, make check
 #: make environment         only install
 #: make clean, make distclean   remove caches; also the environment and .config. Results and data stay

@@ -1,68 +1,112 @@
 # SPDX-License-Identifier: MIT
 """Time and transient memory of whole mask updates, against torch's fused AdamW step on the same tensors.
 
-    python benchmarks/mask_update.py [--model resnet50|gpt2] [--threads 1 2] [--score state] [--distribution layer]
+    python benchmarks/mask_update.py [--model resnet50|gpt2] [--threads 1 2] [--rounds 3] [--score state]
+                                     [--distribution layer]
 
-Prunes to 90 % in five updates, with a plain step between any two. A row's ratio is the update's time (the step that
-ends with it, minus the plain step after it) over the fused step's. The last column is the growth of the process's peak
-memory over that update.
+Prunes all tensors to 90 % in ten updates, by the cubic schedule, with plain steps between. An update's time is that of
+the step that ends with it minus that of the plain step before. Transient memory is the growth of the process's peak
+over the step, measured in a process of its own. The rows go to results/benchmarks/mask_update-MODEL.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
+from typing import Any
 
+import record
+import tables
 import torch
-from optimizer_step import SHAPES, parameters, seconds
+from process_memory import growth, in_fresh_process
+from shapes import MODELS, count, matrices, parameters
+from timing import seconds
 
 import adamwprune as ap
-from adamwprune import kernels
 
-STEPS = 12
+UPDATES = 10
+EVERY = 3
+
+
+def ramp(model: str, score: str, distribution: str) -> ap.AdamWPrune:
+    """An optimizer that stands at the start of its ramp."""
+    end = 1 + UPDATES * EVERY
+    prune = ap.Prune(
+        sparsity=0.9, total_steps=end, start=1, end=end, every=EVERY, score=score, distribution=distribution
+    )
+    optimizer = ap.AdamWPrune(parameters(matrices(MODELS[model]())), fused=True, prune=prune)
+    optimizer.step()
+    return optimizer
+
+
+def times(model: str, threads: int, rounds: int, choice: dict[str, str]) -> list[dict[str, Any]]:
+    """A row per update, medians over rounds."""
+    torch.set_num_threads(threads)
+    unit = torch.optim.AdamW(parameters(matrices(MODELS[model]())), fused=True).step
+    unit()
+    fused: list[float] = []
+    found: list[list[float]] = [[] for _ in range(UPDATES)]
+    reached: list[float] = []
+    for _ in range(rounds):
+        optimizer, reached = ramp(model, **choice), []
+        for taken in found:
+            for _ in range(EVERY - 2):
+                optimizer.step()
+            fused.append(seconds(unit))
+            plain = seconds(optimizer.step)
+            taken.append(seconds(optimizer.step) - plain)
+            reached.append(optimizer.pruner.sparsity)
+    middle = statistics.median(fused)
+    return [
+        {
+            "update": number,
+            "sparsity": round(sparsity, 4),
+            "threads": threads,
+            "ms": round(1e3 * statistics.median(taken), 1),
+            "unit_ms": round(1e3 * middle, 2),
+            "fused_steps": round(statistics.median(taken) / middle, 2),
+        }
+        for number, (sparsity, taken) in enumerate(zip(reached, found, strict=True), start=1)
+    ]
+
+
+def transient(model: str, choice: dict[str, str]) -> list[int]:
+    """Bytes by which the process grows at most during each update's step."""
+    torch.set_num_threads(1)
+    optimizer = ramp(model, **choice)
+    grown = []
+    for _ in range(UPDATES):
+        for _ in range(EVERY - 1):
+            optimizer.step()
+        grown.append(growth(optimizer.step))
+    return grown
 
 
 def main() -> None:
-    """Measure and print, for the native and the reference backend."""
+    """Measure, print, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=SHAPES, default="resnet50")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--model", choices=MODELS, default="resnet50")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--score", default="state")
     parser.add_argument("--distribution", default="layer")
     options = parser.parse_args()
-    shapes = SHAPES[options.model]()
-    for threads in options.threads:
-        torch.set_num_threads(threads)
-        for backend in ("native", "reference"):
-            with kernels.use(backend):
-                measure(shapes, options.score, options.distribution, f"{backend:9} {threads} thread(s)")
-
-
-def measure(shapes: list[tuple[int, ...]], score: str, distribution: str, label: str) -> None:
-    """Print a row per update."""
-    torch.manual_seed(0)
-    fused = torch.optim.AdamW(parameters(shapes), fused=True).step
-    prune = ap.Prune(
-        sparsity=0.9, total_steps=STEPS, start=1, end=STEPS - 1, every=2, score=score, distribution=distribution
-    )
-    optimizer = ap.AdamWPrune(parameters(shapes), fused=True, prune=prune)
-    assert optimizer.pruner is not None
-    optimizer.step()
-    optimizer.step()
-    unit = statistics.median(seconds(fused) for _ in range(9))
-    while optimizer.pruner.step < STEPS:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        update = seconds(optimizer.step)
-        growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
-        sparsity = optimizer.pruner.sparsity
-        if optimizer.pruner.step < STEPS:
-            update -= seconds(optimizer.step)
-        print(
-            f"{label}  to {sparsity:6.1%}  {1e3 * update:7.1f} ms  {update / unit:6.1f} fused steps  "
-            f"{growth / 1024:6.1f} MiB more",
-            flush=True,
-        )
+    choice = {"score": options.score, "distribution": options.distribution}
+    rows = [row for threads in options.threads for row in times(options.model, threads, options.rounds, choice)]
+    grown = in_fresh_process("mask_update", "transient", model=options.model, choice=choice)
+    for row in rows:
+        row["transient_bytes"] = grown[row["update"] - 1]
+    shapes = matrices(MODELS[options.model]())
+    settings = {
+        "model": options.model,
+        "weights": count(shapes),
+        "largest_tensor_bytes": max(4 * torch.Size(shape).numel() for shape in shapes.values()),
+        "unit": "fused step of torch",
+        "rounds": options.rounds,
+        **choice,
+    }
+    record.write(f"mask_update-{options.model}", settings, rows)
+    print(tables.render("mask_update"))
 
 
 if __name__ == "__main__":

@@ -1,158 +1,193 @@
 # SPDX-License-Identifier: MIT
 """Time of one optimizer step against torch's fused AdamW on the same tensors.
 
-    python benchmarks/optimizer_step.py [--model resnet50|gpt2] [--threads 1 2] [--rounds 15] [--json FILE]
+    python benchmarks/optimizer_step.py [--model resnet50|gpt2] [--group pruned ...] [--threads 1 2] [--rounds 15]
 
-Every candidate is timed between two fused steps, and what counts is its time over their mean: other load on the
-machine meets both. The table shows the median ratio and its quartiles. Rows with "gradients masked" include what the
-default `mask_grads=True` does after `backward`. All tensors are prunable; the mask is random.
+Every run is timed between two runs of its unit, and what counts is its time over their mean. A row is the median ratio
+with its quartiles. In every group but `whole` all tensors are prunable; masks are random. A group's rows go to
+results/benchmarks/optimizer_step-MODEL-GROUP.json.
+
+The groups:
+
+pruned     the step alone (mask_grads=False), from unpruned to 95 %
+masked     step and gradient masking, the latter as a pass of its own over gradients that have left the cache; where it
+           happens in training, right after backward, is measured by backward_step.py
+clipped    ap.clip_grad_norm_ and step, against torch's clip_grad_norm_ and fused step
+whole      all parameters of the network, with the default scope
+small      state of fewer bits, against the fused step in float32
+others     other ways to keep pruned weights at zero
+torchao    torchao's 8-bit AdamW; apart, because it compiles for minutes
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+import record
+import rivals
+import tables
 import torch
+from shapes import MODELS, Shapes, count, matrices, parameters
+from timing import Run, paired
 
 import adamwprune as ap
 from adamwprune import kernels
 
-
-def resnet50_shapes() -> list[tuple[int, ...]]:
-    """Weights of ResNet-50's convolutions and classifier (25.5 M)."""
-    shapes: list[tuple[int, ...]] = [(64, 3, 7, 7)]
-    inputs = 64
-    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
-        for block in range(blocks):
-            shapes += [(width, inputs, 1, 1), (width, width, 3, 3), (4 * width, width, 1, 1)]
-            if block == 0:
-                shapes.append((4 * width, inputs, 1, 1))
-            inputs = 4 * width
-    return [*shapes, (1000, 2048)]
+#: A row's name, and a function that makes what is timed; made one at a time, so that memory is one candidate's.
+Candidates = Iterator[tuple[str, Callable[[], Run]]]
 
 
-def gpt2_shapes() -> list[tuple[int, ...]]:
-    """Matrices of GPT-2 small, embeddings among them (124 M)."""
-    width = 768
-    block = [(3 * width, width), (width, width), (4 * width, width), (width, 4 * width)]
-    return [(50257, width), (1024, width), *block * 12]
+def fused(shapes: Shapes) -> torch.optim.Optimizer:
+    """What everything is compared with."""
+    return torch.optim.AdamW(parameters(shapes), fused=True)
 
 
-SHAPES = {"resnet50": resnet50_shapes, "gpt2": gpt2_shapes}
+def clipped_fused(shapes: Shapes) -> Run:
+    """Torch's clipping and fused step."""
+    optimizer = fused(shapes)
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    return lambda: (torch.nn.utils.clip_grad_norm_(params, 1.0), optimizer.step())
 
 
-def parameters(shapes: list[tuple[int, ...]]) -> list[tuple[str, torch.nn.Parameter]]:
-    """Random weights with random gradients."""
-    named = []
-    for i, shape in enumerate(shapes):
-        p = torch.nn.Parameter(torch.randn(shape) * 0.02)
-        p.grad = torch.randn(shape) * 1e-3
-        named.append((f"layer{i}.weight", p))
-    return named
-
-
-def pruned(shapes: list[tuple[int, ...]], sparsity: float, **options: Any) -> torch.optim.Optimizer:
-    """An AdamWPrune that has reached its target, by random masks."""
-    prune = ap.Prune(sparsity=sparsity, total_steps=2, start=0, end=1, every=1, score="random", **options)
-    optimizer = ap.AdamWPrune(parameters(shapes), prune=prune)
+def ours(
+    shapes: Shapes, sparsity: float, dtype: torch.dtype = torch.float32, mask_grads: bool = False, **options: Any
+) -> ap.AdamWPrune:
+    """An AdamWPrune that has reached its target, by random masks; at sparsity 0 one that will never prune."""
+    prune = ap.Prune(sparsity=sparsity, total_steps=2, start=0, end=1, every=1, score="random", mask_grads=mask_grads)
+    optimizer = ap.AdamWPrune(parameters(shapes, dtype), fused=True, prune=prune if sparsity else None, **options)
     optimizer.step()
-    assert optimizer.pruner is not None
-    assert optimizer.pruner.at_target
+    if optimizer.pruner is not None and not optimizer.pruner.at_target:
+        raise RuntimeError(f"the target {sparsity} was not reached")
     return optimizer
 
 
-def mask_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """What the hooks do after `backward`."""
-    for slot in optimizer.pruner.slots.values():  # type: ignore[attr-defined]
-        kernels.zero_masked(slot.weight.grad, slot.mask)
+def pruned(shapes: Shapes) -> Candidates:
+    """The step alone."""
+    yield "torch AdamW, for-loop", lambda: torch.optim.AdamW(parameters(shapes), foreach=False).step
+    yield "torch AdamW, foreach", lambda: torch.optim.AdamW(parameters(shapes), foreach=True).step
+    yield "torch AdamW, fused (against itself)", lambda: fused(shapes).step
+    yield "AdamWPrune, prune=None", lambda: ours(shapes, 0).step
+    waiting = ap.Prune(sparsity=0.5, total_steps=10**6)
+    yield "AdamWPrune, before the ramp", lambda: ap.AdamWPrune(parameters(shapes), fused=True, prune=waiting).step
+    for sparsity in (0.2, 0.3, 0.5, 0.7, 0.9, 0.95):
+        yield f"AdamWPrune, {sparsity:.0%}", lambda s=sparsity: ours(shapes, s).step
 
 
-def candidates(shapes: list[tuple[int, ...]]) -> dict[str, Callable[[], Callable[[], Any]]]:
-    """Name to a function that makes what is timed; made one at a time, so that memory is one candidate's."""
+def masked(shapes: Shapes) -> Candidates:
+    """Step and a cold pass that masks gradients."""
 
-    def step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
-        return optimizer.step
+    def run(optimizer: ap.AdamWPrune) -> None:
+        for slot in optimizer.pruner.slots.values():
+            kernels.zero_masked(slot.weight.grad, slot.mask)
+        optimizer.step()
 
-    def masked_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
-        return lambda: (mask_gradients(optimizer), optimizer.step())
-
-    def clipped_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
-        return lambda: (ap.clip_grad_norm_(optimizer, 1.0), optimizer.step())
-
-    made: dict[str, Callable[[], Callable[[], Any]]] = {
-        "torch AdamW, for-loop": lambda: step(torch.optim.AdamW(parameters(shapes), foreach=False)),
-        "torch AdamW, foreach": lambda: step(torch.optim.AdamW(parameters(shapes), foreach=True)),
-        "AdamWPrune, prune=None, fused": lambda: step(ap.AdamWPrune(parameters(shapes), fused=True)),
-    }
     for sparsity in (0.3, 0.5, 0.7, 0.9):
-        label = f"AdamWPrune {sparsity:.0%}"
-        made[f"{label}, mask_grads=False"] = lambda s=sparsity: step(pruned(shapes, s, mask_grads=False))
-        made[f"{label}, gradients masked"] = lambda s=sparsity: masked_step(pruned(shapes, s))
-    made["AdamWPrune 50%, mask_grads=False, clipped"] = lambda: clipped_step(pruned(shapes, 0.5, mask_grads=False))
-    return made
+        yield f"AdamWPrune, {sparsity:.0%}", lambda s=sparsity: partial(run, ours(shapes, s, mask_grads=True))
 
 
-def seconds(run: Callable[[], Any]) -> float:
-    """Wall time of one call."""
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
+def clipped(shapes: Shapes) -> Candidates:
+    """Clipping by the norm over kept weights, and step."""
+
+    def run(optimizer: ap.AdamWPrune) -> None:
+        ap.clip_grad_norm_(optimizer, 1.0)
+        optimizer.step()
+
+    for sparsity in (0.0, 0.5, 0.9):
+        name = f"AdamWPrune, {sparsity:.0%}" if sparsity else "AdamWPrune, prune=None"
+        yield name, lambda s=sparsity: partial(run, ours(shapes, s))
 
 
-def measure(shapes: list[tuple[int, ...]], threads: int, rounds: int) -> list[dict[str, Any]]:
-    """Rows of the table, each with its ratios to the fused step."""
-    torch.set_num_threads(threads)
-    fused = torch.optim.AdamW(parameters(shapes), fused=True).step
-    rows = []
-    for name, make in candidates(shapes).items():
-        run = make()
-        for _ in range(2):
-            seconds(fused), seconds(run)
-        ratios, times = [], []
-        for _ in range(rounds):
-            before, ours, after = seconds(fused), seconds(run), seconds(fused)
-            ratios.append(2 * ours / (before + after))
-            times.append((before + after) / 2)
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        rows.append(
-            {
-                "candidate": name,
-                "threads": threads,
-                "ratio": round(middle, 3),
-                "quartiles": [round(low, 3), round(high, 3)],
-                "fused_ms": round(1e3 * statistics.median(times), 2),
-            }
+def whole(shapes: Shapes) -> Candidates:
+    """All parameters; embeddings, head, norms and biases are not pruned."""
+    yield "AdamWPrune, prune=None", lambda: ours(shapes, 0).step
+    for sparsity in (0.5, 0.7, 0.9):
+        yield f"AdamWPrune, {sparsity:.0%}", lambda s=sparsity: ours(shapes, s).step
+
+
+def small(shapes: Shapes) -> Candidates:
+    """State and weights of fewer bits."""
+    for sparsity in (0.0, 0.5, 0.9):
+        at = f"{sparsity:.0%}" if sparsity else "prune=None"
+        yield f"bfloat16 exp_avg, {at}", lambda s=sparsity: ours(shapes, s, state="bfloat16").step
+        yield f"8-bit state, {at}", lambda s=sparsity: ours(shapes, s, state="8bit").step
+        yield (
+            f"8-bit state, bf16 weights with correction, {at}",
+            lambda s=sparsity: ours(shapes, s, torch.bfloat16, state="8bit", correction=True).step,
         )
-        print(f"{threads} thread(s)  {middle:6.3f}  [{low:.3f}, {high:.3f}]  {name}", flush=True)
-    return rows
+
+
+def others(shapes: Shapes) -> Candidates:
+    """Other ways to keep half of the weights at zero."""
+
+    def listed() -> list[torch.nn.Parameter]:
+        return [p for _, p in parameters(shapes)]
+
+    yield "the original's masks, its AdamW (AMSGrad)", lambda: rivals.original_masks(listed(), 0.5).step
+    yield (
+        "the original's masks, torch's fused AdamW",
+        lambda: rivals.BoolMasks(torch.optim.AdamW(listed(), fused=True), 0.5).step,
+    )
+    yield "torchao PruneOptimizer, mask fixed", lambda: rivals.torchao_pruner(listed(), 0.5, healing=True).step
+    yield "torchao PruneOptimizer, pruning", lambda: rivals.torchao_pruner(listed(), 0.5, healing=False).step
+
+
+def torchao(shapes: Shapes) -> Candidates:
+    """torchao's 8-bit AdamW."""
+    yield "torchao AdamW8bit", lambda: rivals.torchao_8bit([p for _, p in parameters(shapes)]).step
+
+
+GROUPS: dict[str, Callable[[Shapes], Candidates]] = {
+    "pruned": pruned,
+    "masked": masked,
+    "clipped": clipped,
+    "whole": whole,
+    "small": small,
+    "others": others,
+    "torchao": torchao,
+}
+
+
+def measure(model: str, group: str, threads: int, rounds: int) -> Iterator[dict[str, Any]]:
+    """Rows of a group."""
+    torch.set_num_threads(threads)
+    shapes = MODELS[model]() if group == "whole" else matrices(MODELS[model]())
+    unit = clipped_fused(shapes) if group == "clipped" else fused(shapes).step
+    for name, make in GROUPS[group](shapes):
+        try:
+            run = make()
+        except ImportError as error:
+            print(f"not run: {name}: {error}", flush=True)
+            continue
+        row = {"candidate": name, "threads": threads, **paired(run, unit, rounds).row()}
+        del run, make
+        print(f"{threads} thread(s)  {row['ratio']:7.3f}  {row['quartiles']}  {name}", flush=True)
+        yield row
 
 
 def main() -> None:
-    """Measure, print, and write JSON where asked."""
+    """Measure, print, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=SHAPES, default="resnet50")
+    parser.add_argument("--model", choices=MODELS, default="resnet50")
+    parser.add_argument("--group", choices=GROUPS, nargs="+", default=[name for name in GROUPS if name != "torchao"])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    torch.manual_seed(0)
-    shapes = SHAPES[options.model]()
-    weights = sum(torch.Size(shape).numel() for shape in shapes)
-    print(
-        f"{options.model}: {weights / 1e6:.1f} M weights, backend {kernels.backend('cpu')}, ratio to torch fused AdamW"
-    )
-    rows = [row for threads in options.threads for row in measure(shapes, threads, options.rounds)]
-    if options.json:
-        machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
-        content = {"schema": 1, "model": options.model, "weights": weights, **machine, "rows": rows}
-        options.json.write_text(json.dumps(content, indent=2) + "\n")
+    for group in options.group:
+        torch.manual_seed(0)
+        rows = [row for threads in options.threads for row in measure(options.model, group, threads, options.rounds)]
+        shapes = MODELS[options.model]()
+        settings = {
+            "model": options.model,
+            "group": group,
+            "weights": count(shapes if group == "whole" else matrices(shapes)),
+            "unit": "clip_grad_norm_ and fused step of torch" if group == "clipped" else "fused step of torch",
+            "rounds": options.rounds,
+        }
+        record.write(f"optimizer_step-{options.model}-{group}", settings, rows)
+        print(tables.render(f"optimizer_step/{group}"))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""The tables of the documents, each made from the JSON files of its benchmark and from nothing else.
+
+    python benchmarks/tables.py [NAME ...]
+
+prints them. A table is a function that yields its header and its rows of cells, and a line in `TABLES`; the documents
+hold it between `<!-- benchmark: NAME -->` and `<!-- /benchmark -->` (`scripts/publish_benchmarks.py`).
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import record
+
+Content = dict[str, Any]
+
+#: Header, rows of cells, and the files that they were made from.
+Table = tuple[list[str], list[list[str]], list[Content]]
+
+MIB = 2**20
+
+#: What a column of step times is headed by.
+_MODELS = {"resnet50": "ResNet-50", "gpt2": "GPT-2"}
+
+
+def ratio(row: dict[str, Any]) -> str:
+    """A median with its quartiles."""
+    low, high = row["quartiles"]
+    return f"{row['ratio']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def column(model: str, threads: int) -> str:
+    """Where something was timed."""
+    return f"{_MODELS[model]}, {threads} thread{'s' * (threads > 1)}"
+
+
+def step_times(benchmark: str, group: str) -> Table:
+    """Candidates down, networks and thread counts across."""
+    files = {model: found for model in _MODELS if (found := there(f"{benchmark}-{model}-{group}"))}
+    cells: dict[str, dict[str, str]] = {}
+    columns: dict[str, None] = {}
+    for model, content in files.items():
+        for row in content["rows"]:
+            place = column(model, row["threads"])
+            columns[place] = None
+            cells.setdefault(row["candidate"], {})[place] = ratio(row)
+    body = [[name, *(found.get(place, "–") for place in columns)] for name, found in cells.items()]
+    return ["", *columns], body, list(files.values())
+
+
+def mask_updates() -> Table:
+    """The first update, and the others, in fused steps; and what they need for a moment."""
+    files = {model: found for model in _MODELS if (found := there(f"mask_update-{model}"))}
+    body = []
+    for model, content in files.items():
+        for threads in sorted({row["threads"] for row in content["rows"]}):
+            rows = [row for row in content["rows"] if row["threads"] == threads]
+            others = [row["fused_steps"] for row in rows[1:]]
+            body.append(
+                [
+                    column(model, threads),
+                    f"{rows[0]['fused_steps']:.1f}",
+                    f"{statistics.median(others):.1f}",
+                    f"{max(others):.1f}",
+                    f"{max(row['transient_bytes'] for row in rows) / MIB:.0f}",
+                    f"{content['settings']['largest_tensor_bytes'] / MIB:.0f}",
+                ]
+            )
+    header = ["", "first update", "others, median", "others, slowest", "transient MiB, at most", "largest tensor MiB"]
+    return header, body, list(files.values())
+
+
+#: Name of a table, and what makes it.
+TABLES: dict[str, Callable[[], Table]] = {
+    **{
+        f"optimizer_step/{group}": partial(step_times, "optimizer_step", group)
+        for group in ("pruned", "masked", "clipped", "whole", "small", "others", "torchao")
+    },
+    "mask_update": mask_updates,
+}
+
+
+def render(name: str) -> str:
+    """A table as markdown, with a line that says where it was measured.
+
+    Raises:
+        ValueError: there is no such table, or nothing was measured for it.
+    """
+    if name not in TABLES:
+        raise ValueError(f"unknown table {name!r}: expected one of {', '.join(TABLES)}")
+    header, body, sources = TABLES[name]()
+    if not sources:
+        raise ValueError(f"nothing was measured for {name}: run benchmarks/{name.partition('/')[0]}.py")
+    lines = [header, [":---", *["---:"] * (len(header) - 1)], *body]
+    table = "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
+    return f"{table}\n\n{measured_on(sources)}"
+
+
+def measured_on(sources: Iterable[Content]) -> str:
+    """Machine, versions and commit of some files."""
+    places = {}
+    for source in sources:
+        machine = source["machine"]
+        kernel = source["backend"] + (f", {source['instruction_set']}" if source["backend"] == "native" else "")
+        places[
+            f"{machine['processor']}, {machine['cores']} cores; torch {source['torch']}; {kernel}; "
+            f"commit {source['commit']}"
+        ] = None
+    return f"*Measured on: {' / '.join(places)}.*"
+
+
+def there(name: str) -> Content | None:
+    """A benchmark's file; None where it was not run."""
+    return record.read(name) if (record.RESULTS / f"{name}.json").is_file() else None
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:] or TABLES:
+        print(f"\n{wanted}\n\n{render(wanted)}")
