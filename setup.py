@@ -8,7 +8,10 @@ setup(
         Extension(
             "adamwprune.kernels._adamw",
             sources=[f"src/adamwprune/kernels/csrc/{name}.c" for name in ("dispatch", "scalar", "avx2", "avx512")],
-            depends=[f"src/adamwprune/kernels/csrc/{name}.h" for name in ("adamw", "generic")],
+            depends=[
+                f"src/adamwprune/kernels/csrc/{name}.h"
+                for name in ("adamw", "block", "formats", "generic", "lanes", "select")
+            ],
             # Contraction would add multiply-adds that the other instruction sets do not have, and change bits.
             extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno"],
             optional=True,

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
         Pruner,
         Spam,
         attach,
+        check_replicas,
         clip_grad_norm_,
         create_optimizer,
         param_groups,
+        reduce_kept_gradients,
     )
     from adamwprune.prune import NonFiniteScoreError, Prune
 
@@ -32,9 +34,11 @@ __all__ = [
     "Spam",
     "__version__",
     "attach",
+    "check_replicas",
     "clip_grad_norm_",
     "create_optimizer",
     "param_groups",
+    "reduce_kept_gradients",
 ]
 
 

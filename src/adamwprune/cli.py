@@ -163,9 +163,15 @@ def data_fetch(name: DataName, data_dir: DataDir = Path("data")) -> None:
 
 
 @data.command("verify")
-def data_verify(name: DataName, data_dir: DataDir = Path("data")) -> None:
+def data_verify(
+    name: DataName,
+    data_dir: DataDir = Path("data"),
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Take files that are whole but not the canonical ones, from now on.")
+    ] = False,
+) -> None:
     """Check the files of a data set against their checksums."""
-    raise typer.Exit(commands.verify_data(name, data_dir))
+    raise typer.Exit(commands.verify_data(name, data_dir, accept))
 
 
 @config.command("list")

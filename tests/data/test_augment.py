@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adamwprune.data.augment import flip, shift
+from adamwprune.data.augment import cutout, flip, shift
 
 
 @given(
@@ -33,3 +33,21 @@ def test_flips_mirror_the_chosen_images_only() -> None:
     result = flip(images, torch.tensor([True, False]))
     assert torch.equal(result[1], images[1])
     assert [row.tolist() for row in result[0, 0]] == [row.tolist()[::-1] for row in images[0, 0]]
+
+
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    size=st.integers(1, 6),
+    seed=st.integers(0, 99),
+)
+def test_cutout_against_painting_pixel_by_pixel(height: int, width: int, size: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (3, 2, height, width), generator=generator).to(torch.uint8)
+    centers = torch.stack([torch.randint(0, side, (3,), generator=generator) for side in (height, width)], 1)
+    fill = torch.tensor([7, 200])
+    expected = images.clone()
+    for image, (middle, center) in zip(expected, centers.tolist(), strict=True):
+        top, left = middle - size // 2, center - size // 2
+        image[:, max(top, 0) : top + size, max(left, 0) : left + size] = fill.view(2, 1, 1)
+    assert torch.equal(cutout(images, centers, size, fill), expected)

@@ -99,3 +99,26 @@ def weights(model: nn.Module) -> list[Tensor]:
 def same(a: Iterable[Tensor], b: Iterable[Tensor]) -> bool:
     """Equal bit for bit, +0.0 and -0.0 aside."""
     return all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
+
+
+class Twin:
+    """torch's AdamW on a copy of a model, masked by hand with the masks that another optimizer has found."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.model = copy.deepcopy(model)
+        group = optimizer.param_groups[0]
+        lr = group["lr"].clone() if isinstance(group["lr"], Tensor) else group["lr"]
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=lr, weight_decay=group["weight_decay"])
+        self.masks: dict[str, Tensor] = {}
+
+    def mask_gradients(self) -> None:
+        for name, keep in self.masks.items():
+            self.model.get_parameter(name).grad.masked_fill_(~keep, 0)
+
+    def take_masks(self, masks: dict[str, Tensor]) -> None:
+        """Zero what is masked now, weights and state."""
+        self.masks = masks
+        for name, keep in masks.items():
+            p = self.model.get_parameter(name)
+            for tensor in (p.data, *(value for value in self.optimizer.state[p].values() if value.shape == p.shape)):
+                tensor.masked_fill_(~keep, 0)

@@ -6,9 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from adamwprune.data.tokens import Tokens
 
 
 class DataError(ValueError):
@@ -64,11 +67,41 @@ class Dataset:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DatasetInfo:
-    """A data set's entry in the registry: all that can be said before a file is read."""
+class TokenData:
+    """A text in memory or in mapped files. Training tokens include those that a run holds out for validation."""
+
+    name: str
+    train: Tokens
+    test: Tokens
+    #: Every id is below this.
+    vocabulary: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceInfo:
+    """What every entry of the registry says of its files."""
 
     name: str
     summary: str
+    #: Empty where the data come with an installed package, or are prepared from files that a person names.
+    files: tuple[DataFile, ...] = ()
+    #: What is wrong, by path, where that is not a matter of looking for ``files`` one by one.
+    check: Callable[[Any, Path], dict[str, str]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenInfo(SourceInfo):
+    """A text's entry in the registry."""
+
+    read: Callable[[TokenInfo, Path], TokenData]
+    #: Identifies the content, whatever the files around it look like.
+    identify: Callable[[TokenInfo, Path], str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetInfo(SourceInfo):
+    """An entry of images in the registry: all that can be said before a file is read."""
+
     shape: tuple[int, int, int]
     classes: int
     #: Training examples, those held out for validation included.
@@ -79,8 +112,12 @@ class DatasetInfo:
     #: Augmentation: images move by up to this many pixels, and may be mirrored where that keeps their meaning.
     shift: int
     flip: bool
-    #: Identifies the content, whatever the files around it look like.
+    #: Identifies the canonical content, whatever the files around it look like.
     checksum: str
     read: Callable[[DatasetInfo, Path], Dataset]
-    #: Empty where the data come with an installed package.
-    files: tuple[DataFile, ...] = ()
+    #: Checksums of the parts that differ from the canonical ones, where such parts can be accepted.
+    digests: Callable[[DatasetInfo, Path], dict[str, str]] | None = None
+
+
+#: An entry of the registry.
+Info = DatasetInfo | TokenInfo

@@ -11,8 +11,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from adamwprune.data import files
-from adamwprune.data.dataset import DataError, DataFile, DatasetInfo
+from adamwprune.data import accepted, files
+from adamwprune.data.dataset import DataError, DataFile, DatasetInfo, SourceInfo
 from adamwprune.data.registry import find
 
 #: Called with a file's path, the bytes that are there, and the bytes expected.
@@ -24,7 +24,17 @@ TIMEOUT = 30.0
 
 def verify(name: str, data_dir: str | Path) -> dict[str, str]:
     """What is wrong with each file of a data set, by path; empty when all are there and have their checksums."""
-    return {file.path: reason for file, reason in files.problems(find(name), Path(data_dir)).items()}
+    return files.problems(find(name), Path(data_dir))
+
+
+def accept(name: str, data_dir: str | Path) -> list[str]:
+    """Take the files of a data set as they are from now on; the parts that differ from the canonical ones."""
+    info = find(name)
+    if not isinstance(info, DatasetInfo) or info.digests is None:
+        raise DataError(f"data set {name!r} is used in its canonical form only: run `adamwprune data fetch {name}`")
+    different = info.digests(info, Path(data_dir))
+    accepted.write(name, Path(data_dir), different)
+    return list(different)
 
 
 def ensure(name: str, data_dir: str | Path, progress: OnProgress | None = None) -> None:
@@ -32,10 +42,13 @@ def ensure(name: str, data_dir: str | Path, progress: OnProgress | None = None) 
     ensure_files(find(name), Path(data_dir), progress)
 
 
-def ensure_files(info: DatasetInfo, data_dir: Path, progress: OnProgress | None = None) -> None:
+def ensure_files(info: SourceInfo, data_dir: Path, progress: OnProgress | None = None) -> None:
     """As :func:`ensure`, for a data set that need not be registered."""
     reasons: list[str] = []
-    for file in files.problems(info, data_dir):
+    problems = files.problems(info, data_dir)
+    for file in info.files:
+        if file.path not in problems:
+            continue
         target = data_dir / file.path
         try:
             reasons += _download(file, target, progress or (lambda path, done, total: None))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adamwprune.data.dataset import DataError, DataFile, DatasetInfo
+from adamwprune.data.dataset import DataError, DataFile, SourceInfo
 
 
 def checksum(files: Sequence[DataFile]) -> str:
@@ -26,7 +26,7 @@ def candidates(file: DataFile) -> list[tuple[str, str, bool]]:
     return found
 
 
-def read(info: DatasetInfo, data_dir: Path) -> list[bytes]:
+def read(info: SourceInfo, data_dir: Path) -> list[bytes]:
     """The unpacked content of each file, checksums verified; DataError lists every file that is missing or wrong."""
     contents: list[bytes] = []
     problems: list[str] = []
@@ -41,13 +41,15 @@ def read(info: DatasetInfo, data_dir: Path) -> list[bytes]:
     return contents
 
 
-def problems(info: DatasetInfo, data_dir: Path) -> dict[DataFile, str]:
-    """What is wrong with each file that cannot be used as it is."""
-    results = {file: _read_one(file, data_dir) for file in info.files}
-    return {file: result.reason for file, result in results.items() if isinstance(result, _Unusable)}
+def problems(info: SourceInfo, data_dir: Path) -> dict[str, str]:
+    """What is wrong, by path, with each file that cannot be used as it is."""
+    if info.check is not None:
+        return info.check(info, data_dir)
+    results = {file.path: _read_one(file, data_dir) for file in info.files}
+    return {path: result.reason for path, result in results.items() if isinstance(result, _Unusable)}
 
 
-def explain(info: DatasetInfo, data_dir: Path, reasons: Sequence[str]) -> str:
+def explain(info: SourceInfo, data_dir: Path, reasons: Sequence[str]) -> str:
     """One message with everything a person needs to get the files there."""
     listing = "\n".join(
         f"  {data_dir / file.path}\n    {file.size} bytes, sha256 {file.sha256}\n    from {' or '.join(file.urls)}"

@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
-from adamwprune.data import digits, mnist
-from adamwprune.data.dataset import Dataset, DatasetInfo
+from adamwprune.data import accepted, cifar, digits, mnist, shakespeare, stdlib
+from adamwprune.data.dataset import Dataset, DatasetInfo, Info, TokenData, TokenInfo
 
 #: Raised when a reader, a split or the augmentation changes its meaning, so that runs before and after are told apart.
 VERSION = 1
 
-DATASETS: dict[str, DatasetInfo] = {info.name: info for info in (digits.INFO, mnist.INFO)}
+DATASETS: dict[str, Info] = {
+    info.name: info for info in (digits.INFO, mnist.INFO, cifar.INFO10, cifar.INFO100, stdlib.INFO, shakespeare.INFO)
+}
 
 
-def find(name: str) -> DatasetInfo:
+def find(name: str) -> Info:
     """The entry of ``name``; ValueError with the valid names where there is none."""
     try:
         return DATASETS[name]
@@ -22,10 +26,47 @@ def find(name: str) -> DatasetInfo:
         raise ValueError(f"unknown data set {name!r}: expected one of {', '.join(DATASETS)}") from None
 
 
-def load(name: str, data_dir: str | Path) -> Dataset:
-    """Read a data set from ``data_dir``, checksums verified; DataError says what is missing and what to do."""
+def images(name: str) -> DatasetInfo:
+    """The entry of ``name``; ValueError where it holds no images."""
     info = find(name)
+    if isinstance(info, DatasetInfo):
+        return info
+    raise ValueError(f"data set {name!r} holds text, and images are wanted: expected one of {_names(DatasetInfo)}")
+
+
+def text(name: str) -> TokenInfo:
+    """The entry of ``name``; ValueError where it holds no text."""
+    info = find(name)
+    if isinstance(info, TokenInfo):
+        return info
+    raise ValueError(f"data set {name!r} holds images, and text is wanted: expected one of {_names(TokenInfo)}")
+
+
+def _names(kind: type) -> str:
+    return ", ".join(name for name, info in DATASETS.items() if isinstance(info, kind))
+
+
+def checksum(name: str, data_dir: str | Path) -> str:
+    """Identifies the content that runs on a data set see: the canonical one, and what was accepted in its place."""
+    info = find(name)
+    if isinstance(info, TokenInfo):
+        return info.identify(info, Path(data_dir))
+    also = accepted.read(name, Path(data_dir))
+    if not also:
+        return info.checksum
+    return hashlib.sha256(json.dumps([info.checksum, also], sort_keys=True).encode()).hexdigest()
+
+
+def load(name: str, data_dir: str | Path) -> Dataset:
+    """Read images from ``data_dir``, checksums verified; DataError says what is missing and what to do."""
+    info = images(name)
     dataset = info.read(info, Path(data_dir))
     assert len(dataset.train) == info.examples, (name, len(dataset.train), info.examples)
     assert tuple(dataset.train.images.shape[1:]) == info.shape, (name, dataset.train.images.shape)
     return dataset
+
+
+def load_text(name: str, data_dir: str | Path) -> TokenData:
+    """Read a text from ``data_dir``; DataError says what is missing and what to do."""
+    info = text(name)
+    return info.read(info, Path(data_dir))

@@ -14,7 +14,7 @@ import torch
 import adamwprune
 from adamwprune import kernels
 from adamwprune.data import DATASETS, fetch
-from adamwprune.kernels import native
+from adamwprune.kernels import native, triton_support
 from adamwprune.training import device
 
 
@@ -46,8 +46,12 @@ def _kernel(device_type: str) -> str:
     used = kernels.backend(device_type)
     if used == "native":
         return f"native, {native.best_instruction_set()}"
-    if device_type != "cpu":
-        return f"{used}: there is no native kernel for {device_type} yet"
+    if used == "triton":
+        return f"triton {_version('triton')}"
+    if device_type == "cuda" and triton_support.missing() is not None:
+        return f"{used}: {triton_support.missing()}"
+    if device_type not in ("cpu", "cuda"):
+        return f"{used}: there is no kernel for {device_type} yet"
     if native.library() is None:
         return f"{used}: the native kernel is not built; install a C compiler, then adamwprune again"
     return f"{used}, as {kernels.BACKEND_VARIABLE} says"

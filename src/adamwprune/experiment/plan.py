@@ -38,7 +38,7 @@ def plan(configs: Iterable[RunConfig]) -> list[Run]:
     for config in configs:
         resolved = resolve(config)
         assert resolved.data is not None
-        run_id = identity.run_id(resolved, data.find(resolved.data).checksum)
+        run_id = identity.run_id(resolved, data.checksum(resolved.data, resolved.data_dir))
         runs.setdefault(run_id, Run(run_id=run_id, name=identity.run_name(resolved), config=resolved))
     return list(runs.values())
 

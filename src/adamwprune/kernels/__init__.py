@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""The one update, several ways: plain tensor code (the oracle) and native code for CPUs."""
+"""The one update, several ways: plain tensor code (the oracle), native code for CPUs, and Triton for GPUs."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 
 from torch import Tensor
 
-from adamwprune.kernels import native, reference
+from adamwprune.kernels import native, reference, triton_support
 from adamwprune.kernels.job import Hyper, Job
 from adamwprune.kernels.native_view import NativeView
 from adamwprune.prune.masks import Mask
@@ -18,7 +19,7 @@ from adamwprune.prune.slices import View
 #: Raised whenever a kernel's arithmetic changes.
 VERSION = 1
 
-BACKENDS = ("reference", "native")
+BACKENDS = ("reference", "native", "triton")
 
 #: Names the backend for everything; without it the fastest that is there is taken.
 BACKEND_VARIABLE = "ADAMWPRUNE_BACKEND"
@@ -35,12 +36,30 @@ def backend(device_type: str) -> str:
     wanted = _forced or os.environ.get(BACKEND_VARIABLE) or None
     if wanted is not None and wanted not in BACKENDS:
         raise ValueError(f"{BACKEND_VARIABLE}={wanted!r}: expected one of {', '.join(BACKENDS)}")
+    if device_type == "cuda" or wanted == "triton":
+        return _backend_of_gpu(device_type, wanted)
     available = device_type == "cpu" and native.library() is not None
     if wanted == "native" and device_type == "cpu" and not available:
         raise ValueError(
             "the native kernel is not built: install a C compiler and adamwprune again, or use 'reference'"
         )
     return "native" if available and wanted != "reference" else "reference"
+
+
+def _backend_of_gpu(device_type: str, wanted: str | None) -> str:
+    """Triton where it runs: on CUDA and ROCm devices, and on CPUs in its interpreter when it is asked for."""
+    if device_type == "cuda" and wanted in (None, "triton"):
+        problem = triton_support.missing()
+    elif wanted == "triton" and not triton_support.interpreted():
+        problem = (
+            f"on {device_type} tensors Triton only interprets, for tests: set {triton_support.INTERPRET_VARIABLE}=1 "
+            "before the first step, or take another backend"
+        )
+    else:
+        return wanted if wanted == "triton" else "reference"
+    if problem is not None and wanted == "triton":
+        raise ValueError(f"the Triton kernels do not run here: {problem}")
+    return "triton" if problem is None else "reference"
 
 
 @contextmanager
@@ -56,16 +75,29 @@ def use(name: str) -> Iterator[None]:
         _forced = before
 
 
+def _fast(device_type: str) -> ModuleType | None:
+    """The kernels of a device type that are not the reference: ``supports``, ``step``, ``compact``, ``zero_masked``."""
+    name = backend(device_type)
+    if name == "triton":
+        # Imported on demand: Triton is optional, and slow to import.
+        from adamwprune.kernels import triton_backend
+
+        return triton_backend
+    return native if name == "native" else None
+
+
 def step(jobs: Sequence[Job]) -> None:
-    """Update the kept weights of each job's tensor: natively where that is possible, else by the reference."""
-    there = {kind: backend(kind) == "native" for kind in {job.weight.device.type for job in jobs}}
-    fast = [job for job in jobs if there[job.weight.device.type] and native.supports(job)]
-    if fast:
-        native.step(fast)
-    taken = {id(job) for job in fast}
+    """Update the kept weights of each job's tensor: by the device's own kernels where they can, else the reference."""
+    modules = {kind: _fast(kind) for kind in {job.weight.device.type for job in jobs}}
+    fast: dict[ModuleType, list[Job]] = {}
     for job in jobs:
-        if id(job) not in taken:
+        module = modules[job.weight.device.type]
+        if module is not None and module.supports(job):
+            fast.setdefault(module, []).append(job)
+        else:
             reference.step(job)
+    for module, members in fast.items():
+        module.step(members)
 
 
 def view_type(weight: Tensor) -> type[View]:
@@ -75,17 +107,25 @@ def view_type(weight: Tensor) -> type[View]:
 
 def compact(entries: Tensor, old: Mask | None, new: Mask) -> Tensor:
     """The entries of ``new``'s kept weights, out of those of ``old``'s (None: of all); ``entries`` are used up."""
-    if entries.is_contiguous() and backend(entries.device.type) == "native":
-        return native.compact(entries, old, new)
+    fast = _fast(entries.device.type)
+    if fast is not None and entries.is_contiguous():
+        compacted: Tensor = fast.compact(entries, old, new)
+        return compacted
     return reference.compact(entries, old, new)
 
 
 def zero_masked(tensor: Tensor, mask: Mask) -> None:
     """Set the masked entries of a tensor of the parameter's shape to zero, in place."""
-    if tensor.is_contiguous() and backend(tensor.device.type) == "native":
-        native.zero_masked(tensor, mask)
+    fast = _fast(tensor.device.type)
+    if fast is not None and tensor.is_contiguous():
+        fast.zero_masked(tensor, mask)
     else:
         reference.zero_masked(tensor, mask)
+
+
+def kept_square_sum(grad: Tensor, mask: Mask) -> Tensor:
+    """Sum of the squares of a gradient's kept entries, a float64 scalar."""
+    return reference.kept_square_sum(grad, mask)
 
 
 __all__ = [
@@ -96,6 +136,7 @@ __all__ = [
     "Job",
     "backend",
     "compact",
+    "kept_square_sum",
     "reference",
     "step",
     "use",

@@ -21,40 +21,54 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adamwprune.kernels.formats import CORRECTION, UNITS
 from adamwprune.kernels.job import Job
 from adamwprune.prune.masks import BLOCK, Mask
 
 #: Instruction sets, by the library's number. All give the same bits.
 INSTRUCTION_SETS = ("scalar", "avx2", "avx512")
 
+#: The interface that this module speaks, `ADAMW_INTERFACE` of csrc/adamw.h.
+_INTERFACE = 2
+
 #: Blocks below which a thread of its own costs more than it saves.
 _LEAST_BLOCKS = 64
 
-#: Types of weights and state that the library takes, by its numbers.
-TYPES = {torch.float32: 0, torch.bfloat16: 1}
+#: Types of weights, gradients and state that the library takes, by its numbers.
+TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2, torch.uint8: 3}
+
+FLOATS = (torch.float32, torch.bfloat16)
+
+#: Types of `exp_avg` and `exp_avg_sq` that go together, under either type of weights.
+_STATES = (
+    (torch.float32, torch.float32),
+    (torch.bfloat16, torch.float32),
+    (torch.int8, torch.uint8),
+)
+
+_ADDRESSES = ("weight", "grad", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_avg_unit", "exp_avg_sq_unit")
+_NUMBERS = (
+    "scale",
+    "decay",
+    "coupled",
+    "grad_weight",
+    "beta2",
+    "square_weight",
+    "bias2_sqrt",
+    "eps",
+    "neg_step",
+    "theta",
+)
 
 #: `adamw_tensor` of csrc/adamw.h.
 _TENSOR = np.dtype(
-    [(name, np.uint64) for name in ("weight", "grad", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "bits", "base")]
+    [(name, np.uint64) for name in (*_ADDRESSES, "correction", "bits", "base")]
     + [("numel", np.int64)]
-    + [(name, np.int32) for name in ("weight_type", "state_type", "maximize")]
-    + [
-        (name, np.float32)
-        for name in (
-            "decay",
-            "coupled",
-            "grad_weight",
-            "beta2",
-            "square_weight",
-            "bias2_sqrt",
-            "eps",
-            "neg_step",
-            "theta",
-        )
-    ],
+    + [(f"{name}_type", np.int32) for name in ("weight", "grad", "first", "second")]
+    + [("dense_state", np.int32), ("maximize", np.int32), ("number", np.uint32)]
+    + [(name, np.float32) for name in _NUMBERS],
     align=True,
 )
-
 
 _P, _I32, _I64, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -66,16 +80,19 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "adamw_mark": (_I64, [_P, _F, _I64, _P, _I32]),
     "adamw_block_starts": (None, [_P, _I64, _P]),
     "adamw_compact": (_I64, [_P, _I32, _P, _P, _I64, _I32]),
+    "adamw_square_sums": (None, [_P, _I32, _P, _I64, _I64, _I64, _P, _I32]),
 }
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled library; None where the install had no compiler."""
+    """The compiled library; None where the install had no compiler, or was built from other sources."""
     for path in sorted(Path(__file__).parent.glob("_adamw*.so")):
         try:
             loaded = ctypes.CDLL(str(path))
-        except OSError:
+            if loaded.adamw_interface() != _INTERFACE:
+                continue
+        except (OSError, AttributeError):
             continue
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(loaded, name)
@@ -104,9 +121,10 @@ def best_instruction_set() -> str:
 
 
 def supports(job: Job) -> bool:
-    """Whether the kernel can take a tensor: on a CPU, float32 or bfloat16, with state no narrower than the weight."""
-    weight, state = job.weight.dtype, job.state["exp_avg"].dtype
-    types = weight in TYPES and (state == weight or (weight == torch.bfloat16 and state == torch.float32))
+    """Whether the kernel can take a tensor: on a CPU, in one of the combinations of types that it knows."""
+    weight, state = job.weight.dtype, (job.state["exp_avg"].dtype, job.state["exp_avg_sq"].dtype)
+    types = weight in FLOATS and job.grad.dtype in FLOATS
+    types = types and (state in _STATES or state == (weight, weight) == (torch.bfloat16, torch.bfloat16))
     return job.weight.device.type == "cpu" and types and not job.hyper.differentiable
 
 
@@ -140,6 +158,20 @@ def zero_masked(tensor: Tensor, mask: Mask, instruction_set: str | None = None) 
     torch.autograd.graph.increment_version(tensor)
 
 
+def kept_square_sum(grad: Tensor, mask: Mask | None, instruction_set: str | None = None) -> float:
+    """Sum of squares of a row-major CPU gradient's kept entries, in float64; the order depends on nothing else."""
+    blocks = -(-grad.numel() // BLOCK)
+    sums = np.empty(blocks)
+    bits = 0 if mask is None else mask.bits.data_ptr()
+    what = grad.data_ptr(), TYPES[grad.dtype], bits, grad.numel()
+
+    def run(first: int, last: int) -> None:
+        call("adamw_square_sums", *what, first, last, sums.ctypes.data, instruction_set=instruction_set)
+
+    _in_threads(blocks, run)
+    return float(sums.sum())
+
+
 def compact(entries: Tensor, old: Mask | None, new: Mask) -> Tensor:
     """As :func:`adamwprune.kernels.reference.compact`, for row-major CPU tensors."""
     before = None if old is None else old.bits.data_ptr()
@@ -168,29 +200,39 @@ def _in_threads(blocks: int, run: Callable[[int, int], None]) -> None:
 
 def _describe(job: Job, weight: Tensor, grad: Tensor) -> tuple[float | int, ...]:
     """A row of the table, of a row-major weight and gradient."""
-    hyper, state, step = job.hyper, job.state, float(job.step) + 1.0
+    hyper, state, mask = job.hyper, job.state, job.mask
+    first, second, updates = state["exp_avg"], state["exp_avg_sq"], int(job.step) + 1
+    coded, correction = first.dtype == torch.int8, state.get(CORRECTION)
     lr, beta1, beta2 = float(hyper.lr), float(hyper.beta1), float(hyper.beta2)
     decay, coupled = (1.0 - lr * hyper.weight_decay, 0.0) if hyper.decoupled_weight_decay else (1.0, hyper.weight_decay)
     return (
         weight.data_ptr(),
         grad.data_ptr(),
-        state["exp_avg"].data_ptr(),
-        state["exp_avg_sq"].data_ptr(),
+        first.data_ptr(),
+        second.data_ptr(),
         state["max_exp_avg_sq"].data_ptr() if hyper.amsgrad else 0,
-        0 if job.mask is None else job.mask.bits.data_ptr(),
-        0 if job.mask is None else starts(job.mask).data_ptr(),
+        state[UNITS["exp_avg"]].data_ptr() if coded else 0,
+        state[UNITS["exp_avg_sq"]].data_ptr() if coded else 0,
+        0 if correction is None else correction.data_ptr(),
+        0 if mask is None else mask.bits.data_ptr(),
+        0 if mask is None or job.dense_state else starts(mask).data_ptr(),
         weight.numel(),
         TYPES[weight.dtype],
-        TYPES[state["exp_avg"].dtype],
+        TYPES[grad.dtype],
+        TYPES[first.dtype],
+        TYPES[second.dtype],
+        job.dense_state,
         hyper.maximize,
+        updates % (1 << 32),
+        1.0 if job.scale is None else float(job.scale),
         decay,
         coupled,
         1.0 - beta1,
         beta2,
         1.0 - beta2,
-        math.sqrt(1.0 - beta2**step),
+        math.sqrt(1.0 - beta2**updates),
         hyper.eps,
-        -(lr / (1.0 - beta1**step)),
+        -(lr / (1.0 - beta1**updates)),
         job.theta or 0.0,
     )
 

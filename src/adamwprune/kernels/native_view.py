@@ -31,14 +31,15 @@ SAMPLE = 1 << 16
 #: Blocks whose scores are made at once where all are wanted.
 _TOGETHER = 64
 
-_ADDRESSES = ("weight", "grad", "exp_avg", "exp_avg_sq", "movement", "bits", "base")
+_ADDRESSES = ("weight", "grad", "exp_avg", "exp_avg_sq", "exp_avg_unit", "exp_avg_sq_unit", "movement", "bits", "base")
+_TYPES = {"weight": "weight_type", "grad": "grad_type", "exp_avg": "first_type", "exp_avg_sq": "second_type"}
 
 #: `adamw_scored` of csrc/adamw.h.
 _SCORED = np.dtype(
     [
         *((name, np.uint64) for name in _ADDRESSES),
         ("numel", np.int64),
-        *((name, np.int32) for name in ("weight_type", "state_type", "dense_state", "score")),
+        *((name, np.int32) for name in (*_TYPES.values(), "dense_state", "score")),
         *((name, np.float32) for name in ("bias1", "bias2", "eps")),
     ],
     align=True,
@@ -131,22 +132,23 @@ class NativeView(View):
         """The tensor's description for a score; None where the library cannot make it."""
         if score.name not in SCORE_NAMES or SCORES[score.name] is not score:
             return None
+        if "g" in score.needs and self.grad_factor is not None:
+            return None
         wanted = {"grad": "g", "exp_avg": "m", "exp_avg_sq": "v", "movement": "movement"}
         tensors = {"weight": self.weight, **{f: getattr(self, f) for f, need in wanted.items() if need in score.needs}}
-        state = [x for name, x in tensors.items() if name.startswith("exp")]
-        if not all(isinstance(x, Tensor) and x.is_contiguous() and x.dtype in native.TYPES for x in tensors.values()):
+        if not all(isinstance(x, Tensor) and x.is_contiguous() and x.dtype in native.FLOATS for x in tensors.values()):
             return None
-        if ("grad" in tensors and self.grad is not None and self.grad.dtype != self.weight.dtype) or (
-            "movement" in tensors and self.movement is not None and self.movement.dtype != torch.float32
-        ):
+        if "movement" in tensors and self.movement is not None and self.movement.dtype != torch.float32:
             return None
         row = np.zeros((), _SCORED)
         for name, x in tensors.items():
             row[name] = x.data_ptr()
+            if name in _TYPES:
+                row[_TYPES[name]] = native.TYPES[x.dtype]
+        row["numel"] = self.weight.numel()
         if self.mask is not None:
-            row["bits"], row["base"] = self.mask.bits.data_ptr(), native.starts(self.mask).data_ptr()
-        row["numel"], row["weight_type"] = self.weight.numel(), native.TYPES[self.weight.dtype]
-        row["state_type"] = native.TYPES[state[0].dtype] if state else 0
+            row["bits"] = self.mask.bits.data_ptr()
+            row["base"] = native.starts(self.mask).data_ptr() if self.compact else 0
         row["dense_state"], row["score"] = not self.compact, SCORE_NAMES.index(score.name)
         # The reference divides by a float32 rounding of these, too.
         row["bias1"], row["bias2"], row["eps"] = 1 - self.betas[0] ** self.age, 1 - self.betas[1] ** self.age, EPS

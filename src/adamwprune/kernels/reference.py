@@ -39,26 +39,38 @@ def step(job: Job) -> None:
     weight and gradient where they are not contiguous.
     """
     weight, grad, state, mask, hyper = job.weight, job.grad, job.state, job.mask, job.hyper
-    if hyper.weight_decay and not hyper.decoupled_weight_decay:
-        grad, hyper = _couple_decay(weight, grad.to(state["exp_avg"].dtype), hyper)
+    coupled = bool(hyper.weight_decay) and not hyper.decoupled_weight_decay
+    if coupled:
+        grad, hyper = _couple_decay(weight, _scaled(grad.to(state["exp_avg"].dtype), job), hyper)
     flat, flat_grad = weight.detach().reshape(-1), grad.detach().reshape(-1)
     moments = {name: state[name].reshape(-1) for name in MOMENTS if name in state}
     for chunk in _chunks(weight, mask):
-        part = {name: x[chunk.start : chunk.stop] for name, x in moments.items()}
+        # Slices are updated in place; of dense state the kept entries are gathered, and put back.
+        place = chunk.low + chunk.index if job.dense_state else slice(chunk.start, chunk.stop)
+        part = {name: x[place] for name, x in moments.items()}
         dtype = part["exp_avg"].dtype
         target = flat[chunk.low : chunk.high]
         w, g = (x[chunk.low : chunk.high][chunk.index].to(dtype) for x in (flat, flat_grad))
+        if not coupled:
+            g = _scaled(g, job)
         if job.theta is not None:
             clip_spikes(g, part["exp_avg_sq"], job.theta)
         largest = [part["max_exp_avg_sq"]] if hyper.amsgrad else []
         steps = [job.step.clone()]
         adam([w], [g], [part["exp_avg"]], [part["exp_avg_sq"]], largest, steps, **hyper.torch_options())
         target[chunk.index] = w.to(weight.dtype)
+        if job.dense_state:
+            for name, x in moments.items():
+                x[place] = part[name]
     if flat.data_ptr() != weight.data_ptr():
         weight.detach().copy_(flat.view(weight.shape))
     for name, x in moments.items():
         if x.data_ptr() != state[name].data_ptr():
             state[name].copy_(x.view(weight.shape))
+
+
+def _scaled(grad: Tensor, job: Job) -> Tensor:
+    return grad if job.scale is None else grad * job.scale
 
 
 def _couple_decay(weight: Tensor, grad: Tensor, hyper: Hyper) -> tuple[Tensor, Hyper]:
@@ -73,12 +85,20 @@ def _couple_decay(weight: Tensor, grad: Tensor, hyper: Hyper) -> tuple[Tensor, H
 
 
 def accumulate_movement(
-    movement: Tensor, weight: Tensor, grad: Tensor, mask: Mask | None, compact: bool, scale: float = 1.0
+    movement: Tensor,
+    weight: Tensor,
+    grad: Tensor,
+    mask: Mask | None,
+    compact: bool,
+    scale: float = 1.0,
+    factor: Tensor | None = None,
 ) -> None:
-    """``movement -= scale * w * g`` over the kept weights; float32, compact or flat of the weight's size."""
+    """``movement -= scale * w * factor * g`` over the kept weights; float32, compact or flat of the weight's size."""
     flat, flat_grad = weight.detach().reshape(-1), grad.detach().reshape(-1)
     for chunk in _chunks(weight, mask):
         w, g = (x[chunk.low : chunk.high][chunk.index].float() for x in (flat, flat_grad))
+        if factor is not None:
+            g = g * factor
         if compact and mask is not None:
             movement[chunk.start : chunk.stop].addcmul_(w, g, value=-scale)
         else:
@@ -88,6 +108,15 @@ def accumulate_movement(
 def zero_masked(tensor: Tensor, mask: Mask) -> None:
     """Set the masked entries of a tensor of the parameter's shape to zero, in place."""
     tensor.detach().masked_fill_(~mask.to_bool(tensor.shape), 0)
+
+
+def kept_square_sum(grad: Tensor, mask: Mask) -> Tensor:
+    """Sum of the squares of a gradient's kept entries, a float64 scalar; a chunk at a time."""
+    flat = grad.detach().reshape(-1)
+    total = torch.zeros((), dtype=torch.float64, device=grad.device)
+    for chunk in mask.chunks():
+        total += flat[chunk.low : chunk.high][chunk.index].double().square().sum()
+    return total
 
 
 def compact(dense: Tensor, old: Mask | None, new: Mask) -> Tensor:

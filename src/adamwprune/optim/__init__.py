@@ -6,6 +6,7 @@ from adamwprune.optim.clip import clip_grad_norm_
 from adamwprune.optim.factory import OPTIMIZERS, OptimizerInfo, create_optimizer
 from adamwprune.optim.groups import param_groups
 from adamwprune.optim.pruner import Pruner
+from adamwprune.optim.replicas import check_replicas, reduce_kept_gradients
 from adamwprune.optim.spam import Spam
 from adamwprune.optim.variants import AdamWAdv, AdamWPrune, AdamWSPAM
 
@@ -22,7 +23,9 @@ __all__ = [
     "Pruner",
     "Spam",
     "attach",
+    "check_replicas",
     "clip_grad_norm_",
     "create_optimizer",
     "param_groups",
+    "reduce_kept_gradients",
 ]

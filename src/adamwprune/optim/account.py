@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+
+from adamwprune.optim.slots import Slot
 
 KINDS = ("weights", "gradients", "state", "mask", "workspace")
 
@@ -23,4 +25,19 @@ def count(optimizer: torch.optim.Optimizer, params: Iterable[Tensor]) -> dict[st
         total["weights"] += nbytes(p)
         total["gradients"] += nbytes(p.grad)
         total["state"] += sum(nbytes(x) for x in optimizer.state.get(p, {}).values() if isinstance(x, Tensor))
+    return total
+
+
+def parameters(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    """Every parameter of an optimizer, in order."""
+    return (p for group in optimizer.param_groups for p in group["params"])
+
+
+def pruned(optimizer: torch.optim.Optimizer, slots: Sequence[Slot], params: Iterable[Tensor]) -> dict[str, int]:
+    """:func:`count` of ``params``, with what the pruner keeps of ``slots``."""
+    total = count(optimizer, params)
+    for slot in slots:
+        total["state"] += nbytes(slot.movement)
+        total["mask"] += 0 if slot.mask is None else slot.mask.nbytes
+        total["workspace"] += nbytes(slot.exchange)
     return total

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.optim.adam import adam
 from torch.optim.optimizer import ParamsT, _use_grad_for_differentiable
 
@@ -19,6 +20,7 @@ from adamwprune import kernels
 from adamwprune.kernels import Hyper, Job, reference
 from adamwprune.optim import checkpoint
 from adamwprune.optim.clip import clip_grad_norm_, kept_norm
+from adamwprune.optim.owed import OwedFactors
 from adamwprune.optim.pruner import Pruner
 from adamwprune.optim.spam import Spam, SpamClock
 from adamwprune.prune.config import Prune
@@ -66,6 +68,7 @@ class AdamFamily(torch.optim.Adam):
         self.clip_norm = ADV_CLIP_NORM if clip_norm is None and base == "adamwadv" else clip_norm or None
         self.spam_clock = SpamClock(spam or Spam()) if base == "adamwspam" else None
         self._age_offset: dict[Tensor, int] = {}
+        self.owed = OwedFactors()
         self.pruner: Pruner | None = None
         # An attached pruner is called by hooks; our own by `step`.
         self._owns_pruner = prune is not None
@@ -100,6 +103,8 @@ class AdamFamily(torch.optim.Adam):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
+        # A copy's weights have no gradients yet.
+        self.owed = OwedFactors()
         for group in self.param_groups:
             # Checkpoints of releases that had no such key are of AdamW; torch's default is Adam's.
             group["decoupled_weight_decay"] = self.base != "adam"
@@ -112,6 +117,8 @@ class AdamFamily(torch.optim.Adam):
 
     # ---- the step --------------------------------------------------------------------------------------------------
 
+    # Our kernels leave nothing to fuse, so a compiled step runs as it is. (torch.compiler.disable, but imported late.)
+    @_disable_dynamo
     @_use_grad_for_differentiable
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; ``closure`` reevaluates the model, with gradients enabled, and returns the loss."""
@@ -119,6 +126,7 @@ class AdamFamily(torch.optim.Adam):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.owed.check()
         counted = (self.spam_clock is None and self.pruner is None) or not is_probe(self)
         if self.clip_norm is not None:
             clip_grad_norm_(self, self.clip_norm)
@@ -132,7 +140,13 @@ class AdamFamily(torch.optim.Adam):
             self.spam_clock.step += 1
         if self.pruner is not None and self._owns_pruner:
             self.pruner.after_step(counted=counted)
+        self.owed.clear()
         return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As torch's; a factor that clipping left for the step goes with the gradients."""
+        super().zero_grad(set_to_none)
+        self.owed.clear()
 
     def _step_group(self, group: dict[str, Any]) -> None:
         scale = 1.0 if self.spam_clock is None else self.spam_clock.lr_scale
@@ -143,16 +157,21 @@ class AdamFamily(torch.optim.Adam):
             beta2=group["betas"][1],
             **{name: group[name] for name in Hyper.__slots__ if name in group and name != "lr"},
         )
-        ours = {p for p in group["params"] if p.grad is not None and self._is_compact_or_wide(p)}
+        ours = {p for p in group["params"] if p.grad is not None and self.steps_itself(p)}
         self._step_whole({**group, "params": [p for p in group["params"] if p not in ours]}, hyper, theta)
         kernels.step([self._job(p, p.grad, hyper, theta) for p in group["params"] if p in ours])
         for p in ours:
             self.state[p]["step"] += 1
 
-    def _is_compact_or_wide(self, p: Tensor) -> bool:
-        """Whether torch's own step cannot take the tensor: its state is compact, or wider than the weight."""
+    def steps_itself(self, p: Tensor) -> bool:
+        """Whether our kernels step the tensor: it has a mask, or state wider than it, which torch cannot take."""
         slot = self.pruner.slots.get(p) if self.pruner is not None and self.pruner.compact else None
         return (slot is not None and slot.mask is not None) or self._is_wide(p)
+
+    def takes_factor(self, p: Tensor) -> bool:
+        """Whether clipping may leave its factor to the step: nobody else writes the gradient in between."""
+        slot = self.pruner.slots.get(p) if self.pruner is not None else None
+        return self.steps_itself(p) and (slot is None or slot.may_compact)
 
     def _is_wide(self, p: Tensor) -> bool:
         exp_avg = self.state[p].get("exp_avg") if p in self.state else None
@@ -160,11 +179,16 @@ class AdamFamily(torch.optim.Adam):
 
     def _job(self, p: Tensor, grad: Tensor, hyper: Hyper, theta: float | None) -> Job:
         state = self.state[p]
-        mask = self.pruner.slots[p].mask if self.pruner is not None and p in self.pruner.slots else None
-        return Job(p, grad, state, self._corrected(state["step"], p), mask, hyper, theta)
+        slot = self.pruner.slots.get(p) if self.pruner is not None else None
+        mask = None if slot is None else slot.mask
+        dense = mask is not None and slot is not None and not slot.compact
+        step = self._corrected(state["step"], p)
+        return Job(p, grad, state, step, mask, hyper, theta, dense_state=dense, scale=self.owed.of(p))
 
     def _step_whole(self, group: dict[str, Any], hyper: Hyper, theta: float | None) -> None:
         """torch's own update of the tensors that keep their shape."""
+        for p in group["params"]:
+            self.owed.settle(p)
         params: list[Tensor] = []
         lists: tuple[list[Tensor], ...] = ([], [], [], [], [])
         has_complex = self._init_group(group, params, *lists)  # type: ignore[no-untyped-call]

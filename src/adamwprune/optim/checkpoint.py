@@ -40,19 +40,19 @@ def export(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner:
             slot = pruner.slots.get(p)
             if slot is not None and (slot.mask is not None or slot.movement is not None):
                 entry = dict(state_dict["state"].get(key, {}))
-                state_dict["state"][key] = _export_entry(entry, slot, pruner.compact)
+                state_dict["state"][key] = _export_entry(entry, slot)
 
 
-def _export_entry(entry: dict[str, Any], slot: Slot, compact: bool) -> dict[str, Any]:
+def _export_entry(entry: dict[str, Any], slot: Slot) -> dict[str, Any]:
     mask, shape = slot.mask, slot.weight.shape
     if slot.movement is not None:
-        if mask is not None and compact:
+        if mask is not None and slot.compact:
             entry["prune_movement"] = reference.expand(slot.movement, mask, shape)
         else:
             entry["prune_movement"] = slot.movement.view(shape).clone()
     if mask is None:
         return entry
-    if compact:
+    if slot.compact:
         for name in reference.MOMENTS:
             if name in entry:
                 entry[name] = reference.expand(entry[name], mask, shape, fill=-0.0 if name == "exp_avg_sq" else 0.0)

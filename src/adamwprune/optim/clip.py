@@ -8,29 +8,42 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from adamwprune import kernels
+from adamwprune.prune.masks import Mask
 
 
-def kept_gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Gradients with masked weights' entries zero: the tensors themselves, or copies where ``mask_grads`` is off."""
-    pruner = getattr(optimizer, "pruner", None)
-    grads = []
+def kept_norm(
+    optimizer: torch.optim.Optimizer,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """Norm of the gradient over kept weights, with the factors that gradients are owed."""
+    pruner, owed = getattr(optimizer, "pruner", None), getattr(optimizer, "owed", None)
+    whole: list[Tensor] = []
+    norms: list[Tensor] = []
     for group in optimizer.param_groups:
         for p in group["params"]:
             if p.grad is None:
                 continue
             slot = pruner.slots.get(p) if pruner is not None and not pruner.prune.mask_grads else None
-            if slot is None or slot.mask is None:
-                grads.append(p.grad)
-            else:
-                masked = p.grad.clone()
-                kernels.zero_masked(masked, slot.mask)
-                grads.append(masked)
-    return grads
+            factor = None if owed is None else owed.of(p)
+            if factor is None and (slot is None or slot.mask is None):
+                whole.append(p.grad)
+                continue
+            norm = _norm(p.grad, None if slot is None else slot.mask, norm_type)
+            norms.append(norm if factor is None else norm * factor)
+    if norms:
+        whole = [get_total_norm(whole, norm_type, foreach=foreach), *norms]
+    return get_total_norm(whole, norm_type, error_if_nonfinite, foreach)
 
 
-def kept_norm(optimizer: torch.optim.Optimizer, norm_type: float = 2.0) -> Tensor:
-    """Norm of the gradient over kept weights."""
-    return get_total_norm(kept_gradients(optimizer), norm_type)
+def _norm(grad: Tensor, mask: Mask | None, norm_type: float) -> Tensor:
+    """Norm of a gradient's kept entries, in its dtype."""
+    if mask is not None and norm_type == 2.0:
+        return kernels.kept_square_sum(grad, mask).sqrt().to(grad.dtype)
+    kept = grad if mask is None else grad.masked_select(mask.to_bool(grad.shape))
+    norm: Tensor = torch.linalg.vector_norm(kept, norm_type)
+    return norm
 
 
 @torch.no_grad()
@@ -43,8 +56,13 @@ def clip_grad_norm_(
 ) -> Tensor:
     """Clip the gradients of an optimizer's parameters so that their norm over kept weights is at most ``max_norm``.
 
-    The result is that of :func:`torch.nn.utils.clip_grad_norm_` on gradients whose masked entries are zero, also with
+    The norm is that of :func:`torch.nn.utils.clip_grad_norm_` on gradients whose masked entries are zero, also with
     ``Prune(mask_grads=False)``.
+
+    With :class:`adamwprune.AdamWPrune` and its family the gradients of masked tensors are not written: the next
+    ``step()`` multiplies by the factor as it reads them, and ``p.grad`` shows what ``backward`` made. The factor belongs
+    to these gradients: ``zero_grad()`` drops it, a step uses it up, clipping again multiplies it, and a further
+    ``backward`` adds to the clipped gradient. Changing such a gradient by hand before ``step()`` is refused.
 
     Args:
         optimizer: any optimizer; one without a pruner has all its weights.
@@ -56,7 +74,13 @@ def clip_grad_norm_(
     Returns:
         The norm before clipping, a scalar tensor.
     """
-    norm = get_total_norm(kept_gradients(optimizer), norm_type, error_if_nonfinite, foreach)
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    clip_grads_with_norm_(params, max_norm, norm, foreach)
+    norm = kept_norm(optimizer, norm_type, error_if_nonfinite, foreach)
+    params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    owed = getattr(optimizer, "owed", None)
+    later: set[Tensor] = set()
+    if owed is not None:
+        later = {p for p in params if optimizer.takes_factor(p)}  # type: ignore[attr-defined]
+        # torch's own factor, operation by operation.
+        owed.add(later, torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+    clip_grads_with_norm_([p for p in params if p not in later], max_norm, norm, foreach)
     return norm

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The pruner: keeps the masks of an optimizer's prunable tensors and updates them on schedule.
 
-It works beside any optimizer. In compact layout (:class:`adamwprune.AdamWPrune`) the optimizer's state of a masked
-tensor holds kept weights only; in dense layout (:func:`adamwprune.attach`, or regrowth) everything keeps its shape and
-masked entries are zeroed after every step.
+It works beside any optimizer. Where masked weights are gone for good and the step is ours
+(:class:`adamwprune.AdamWPrune`), their state is zero, and below a density not stored (:mod:`adamwprune.optim.layout`).
+Beside another optimizer (:func:`adamwprune.attach`), or with regrowth, everything keeps its shape, and masked entries
+are zeroed after every step.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from adamwprune import kernels
-from adamwprune.kernels import reference
-from adamwprune.optim import account
+from adamwprune.optim import account, gradients
+from adamwprune.optim.layout import PER_WEIGHT, take_mask
 from adamwprune.optim.mask_update import new_masks
+from adamwprune.optim.owed import OwedFactors
 from adamwprune.optim.record import Loaded
-from adamwprune.optim.slots import Slot, check_reachable, classify, target_count
+from adamwprune.optim.slots import Slot, check_masked_weights, check_reachable, classify, target_count
 from adamwprune.prune.config import Prune
 from adamwprune.prune.masks import Mask
 from adamwprune.prune.slices import View
@@ -69,8 +72,9 @@ class Pruner:
         fresh = classify(groups, self.prune, self.slots, self.left_out)
         check_reachable([*self.slots.values(), *fresh], self.prune, self.left_out)
         for slot in fresh:
+            slot.may_compact = self.compact
             self.slots[slot.weight] = slot
-            self._register_hook(slot)
+            self._hooks.append(gradients.register_hook(self, slot))
         for group in groups:
             # torch.distributed.checkpoint restores only group keys that the live optimizer has.
             group.setdefault("prune", {})
@@ -94,6 +98,8 @@ class Pruner:
         """Step of the last mask update; None where nothing will be pruned."""
         return None if self._ramp is None else self._ramp.end
 
+    # An attached optimizer's own step may be compiled; around it nothing is. (torch.compiler.disable, imported late.)
+    @_disable_dynamo
     def before_step(self, grad_scale: float = 1.0) -> None:
         """Called with the step's gradients before they are used; ``grad_scale`` is what they are multiplied by."""
         if self.prune.sparsity and self._ramp is None:
@@ -101,7 +107,9 @@ class Pruner:
         if sum(len(group["params"]) for group in self.optimizer.param_groups) != self._seen_params:
             self.refresh()
         if self._unverified:
-            self._verify_weights()
+            check_masked_weights(self.slots.values())
+            self._mask_copies()
+            self._unverified = False
         for slot in self.slots.values():
             grad = slot.weight.grad
             if grad is None:
@@ -111,14 +119,14 @@ class Pruner:
             if not self.compact and slot.mask is not None:
                 kernels.zero_masked(grad, slot.mask)
             if "movement" in self._needs and self.prune.sparsity:
-                self._accumulate_movement(slot, grad, grad_scale)
+                gradients.accumulate_movement(slot, grad, grad_scale, self._owed(slot))
 
-    def _accumulate_movement(self, slot: Slot, grad: Tensor, grad_scale: float) -> None:
-        if slot.movement is None:
-            entries = slot.mask.kept if self.compact and slot.mask is not None else slot.weight.numel()
-            slot.movement = torch.zeros(entries, dtype=torch.float32, device=slot.weight.device)
-        reference.accumulate_movement(slot.movement, slot.weight, grad, slot.mask, self.compact, 1.0 / grad_scale)
+    def _owed(self, slot: Slot) -> Tensor | None:
+        """What the tensor's gradient is still to be multiplied by; the gradient itself does not show it."""
+        owed: OwedFactors | None = getattr(self.optimizer, "owed", None)
+        return None if owed is None else owed.of(slot.weight)
 
+    @_disable_dynamo
     def after_step(self, *, counted: bool = True) -> None:
         """Called once the weights have moved. ``counted`` is False for a step that was skipped or only a probe."""
         if not self.compact:
@@ -126,12 +134,13 @@ class Pruner:
                 self._enforce_zeros(slot)
         if counted:
             self.step += 1
-            if self._due(self.step):
+            if self.due(self.step):
                 self.update()
             for slot in self.slots.values():
                 slot.exchange = None
 
-    def _due(self, step: int) -> bool:
+    def due(self, step: int) -> bool:
+        """Whether the masks are to be updated at the end of a step."""
         if self._ramp is None or not self._ramp.pending(step, self.last_update):
             return False
         return not self.uses_moments or getattr(self.optimizer, "moments_ready", True)
@@ -148,46 +157,6 @@ class Pruner:
         for value in self.optimizer.state.get(slot.weight, {}).values():
             if isinstance(value, Tensor) and value.is_floating_point() and value.shape == slot.weight.shape:
                 kernels.zero_masked(value, slot.mask)
-
-    # ---- gradients of masked weights -------------------------------------------------------------------------------
-
-    def _register_hook(self, slot: Slot) -> None:
-        this, position = weakref.ref(self), weakref.ref(slot.weight)
-
-        def after_backward(_: Tensor) -> None:
-            pruner, weight = this(), position()
-            if pruner is not None and weight is not None and weight in pruner.slots:
-                pruner._see_gradient(pruner.slots[weight])
-
-        # torch takes hooks of trainable tensors only; a frozen one may be thawed later.
-        frozen = not slot.weight.requires_grad
-        slot.weight.requires_grad_(True)
-        self._hooks.append(slot.weight.register_post_accumulate_grad_hook(after_backward))  # type: ignore[no-untyped-call]
-        slot.weight.requires_grad_(not frozen)
-
-    def _see_gradient(self, slot: Slot) -> None:
-        grad = slot.weight.grad
-        if slot.mask is None or grad is None:
-            return
-        if self.prune.regrow and self._due(self.step + 1):
-            self._record_exchange(slot, slot.mask, grad)
-        if self.prune.mask_grads:
-            kernels.zero_masked(grad, slot.mask)
-        slot.recorded = (grad.data_ptr(), grad._version)
-
-    def _record_exchange(self, slot: Slot, mask: Mask, grad: Tensor) -> None:
-        """Keep the masked entries of a gradient that is about to be masked.
-
-        Micro-batches add up: masked entries were zeroed after the last one, so they hold this one's alone. That the
-        gradient goes on from there shows in its version, which `backward` raises by one; any other history (zero_grad,
-        a step that GradScaler skipped) starts afresh.
-        """
-        fresh = grad.detach().float().masked_fill(mask.to_bool(grad.shape), 0)
-        goes_on = slot.recorded == (grad.data_ptr(), grad._version - 1)
-        if self.prune.mask_grads and goes_on and slot.exchange is not None:
-            slot.exchange += fresh
-        else:
-            slot.exchange = fresh
 
     # ---- the mask update -------------------------------------------------------------------------------------------
 
@@ -253,8 +222,9 @@ class Pruner:
             name=slot.name,
             weight=slot.weight,
             mask=slot.mask,
-            compact=self.compact,
+            compact=slot.compact,
             grad=slot.weight.grad,
+            grad_factor=self._owed(slot),
             exp_avg=state.get("exp_avg") if self.uses_moments else None,
             exp_avg_sq=state.get("exp_avg_sq") if self.uses_moments else None,
             movement=slot.movement,
@@ -263,26 +233,13 @@ class Pruner:
         )
 
     def _apply(self, slot: Slot, new: Mask) -> None:
-        """Make ``new`` the tensor's mask: zero what goes, and compact what the optimizer keeps of the rest."""
-        if self.compact:
-            self._compact_state(slot, slot.mask, new)
-        elif slot.movement is not None:
-            slot.movement.masked_fill_(~new.to_bool(), 0)
+        """Make ``new`` the tensor's mask: zero what goes, and keep of the optimizer's state what stays."""
+        take_mask(slot, self.optimizer.state[slot.weight] if self.compact else {}, new)
         kernels.zero_masked(slot.weight, new)
-        slot.mask = new
         if slot.weight.grad is not None:
             kernels.zero_masked(slot.weight.grad, new)
         if not self.compact:
             self._enforce_zeros(slot)
-
-    def _compact_state(self, slot: Slot, old: Mask | None, new: Mask) -> None:
-        """Keep of the tensor's state what ``new`` keeps; ``old`` says what is there (None: all of it)."""
-        state = self.optimizer.state[slot.weight]
-        for name in reference.MOMENTS:
-            if name in state:
-                state[name] = kernels.compact(state[name], old, new)
-        if slot.movement is not None:
-            slot.movement = kernels.compact(slot.movement, old, new)
 
     # ---- checkpoints and copies ------------------------------------------------------------------------------------
 
@@ -303,34 +260,17 @@ class Pruner:
     def restore(self, loaded: Loaded) -> None:
         """Take up a checkpoint whose state was already loaded, dense, into the optimizer."""
         self.step, self.last_update, self._waiting = loaded.step, loaded.last_update, loaded.waiting
-        masks, movement = loaded.masks, loaded.movement
         for p, slot in self.slots.items():
-            slot.mask, slot.exchange = masks.get(p), None
-            slot.movement = movement.get(p)
-            if slot.mask is None:
+            slot.mask, slot.exchange = None, None
+            slot.movement = loaded.movement.get(p)
+            if p not in loaded.masks:
                 continue
-            slot.mask = slot.mask.to(p.device)
-            if self.compact:
-                # torch's state may still be the checkpoint's own tensors, and compaction uses them up: take copies.
-                state = self.optimizer.state[p]
-                state.update({name: state[name].clone() for name in reference.MOMENTS if name in state})
-                self._compact_state(slot, None, slot.mask)
-        self._unverified = bool(masks)
+            state = self.optimizer.state[p] if self.compact else {}
+            # torch's state may still be the checkpoint's own tensors, which are not ours to change: take copies.
+            state.update({name: state[name].clone() for name in PER_WEIGHT if name in state})
+            take_mask(slot, state, loaded.masks[p].to(p.device))
+        self._unverified = bool(loaded.masks)
         self._mask_copies()
-
-    def _verify_weights(self) -> None:
-        """At the first step after a load: masked weights that are not zero are of another checkpoint than the masks."""
-        for slot in self.slots.values():
-            if slot.mask is None:
-                continue
-            alive = int(slot.weight.detach()[~slot.mask.to_bool(slot.weight.shape)].count_nonzero())
-            if alive:
-                raise ValueError(
-                    f"{alive} weights of {slot.name} are not zero though the loaded optimizer state masks them: load "
-                    "the model's weights from the same checkpoint"
-                )
-        self._mask_copies()
-        self._unverified = False
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: value for name, value in self.__dict__.items() if name not in ("_hooks", "_copies")}
@@ -342,7 +282,7 @@ class Pruner:
         self._hooks = []
         self._copies = weakref.WeakSet()
         for slot in self.slots.values():
-            self._register_hook(slot)
+            self._hooks.append(gradients.register_hook(self, slot))
 
     # ---- what a user asks ------------------------------------------------------------------------------------------
 
@@ -414,13 +354,6 @@ class Pruner:
             mask, workspace} of the prunable tensors and ``bytes_model`` of all. Bytes count tensors that exist now.
         """
         slots = list(self.slots.values())
-        extra = {
-            "state": sum(account.nbytes(slot.movement) for slot in slots),
-            "mask": sum(slot.mask.nbytes for slot in slots if slot.mask is not None),
-            "workspace": sum(account.nbytes(slot.exchange) for slot in slots),
-        }
-        prunable = account.count(self.optimizer, self.slots)
-        model = account.count(self.optimizer, (p for group in self.optimizer.param_groups for p in group["params"]))
         return {
             "step": self.step,
             "target": self.prune.sparsity,
@@ -436,8 +369,8 @@ class Pruner:
                 for slot in slots
             },
             "left_out": {**self.left_out, **self._waiting},
-            "bytes": {kind: prunable[kind] + extra.get(kind, 0) for kind in account.KINDS},
-            "bytes_model": {kind: model[kind] + extra.get(kind, 0) for kind in account.KINDS},
+            "bytes": account.pruned(self.optimizer, slots, self.slots),
+            "bytes_model": account.pruned(self.optimizer, slots, account.parameters(self.optimizer)),
         }
 
 

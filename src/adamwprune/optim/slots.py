@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ from adamwprune.prune.config import Prune
 from adamwprune.prune.distributions import Bounds, rounded
 from adamwprune.prune.masks import Mask
 from adamwprune.prune.scope import check_globs, glob_refusal, matches, name_refusal
+
+#: Share of a tensor's weights from which down its state is stored for the kept ones only.
+COMPACT_BELOW = 0.7
 
 
 @dataclass(slots=True, eq=False)
@@ -25,14 +28,22 @@ class Slot:
     group: int
     mask: Mask | None = None
 
+    may_compact: bool = False
+    """Whether masked weights are gone for good, so that their state need not be stored."""
+
     movement: Tensor | None = None
-    """Accumulated -w g, float32: one entry per kept weight in compact layout, else flat of the weight's size."""
+    """Accumulated -w g, float32: one entry per kept weight where compact, else flat of the weight's size."""
 
     exchange: Tensor | None = None
     """Gradients of masked weights, recorded before masking on exchange steps; float32 of the weight's shape."""
 
     recorded: tuple[int, int] = (0, 0)
     """Address and version of the gradient tensor that ``exchange`` was last recorded from, after masking."""
+
+    @property
+    def compact(self) -> bool:
+        """Whether state and movement are stored for kept weights only."""
+        return self.may_compact and self.mask is not None and self.mask.kept <= COMPACT_BELOW * self.mask.numel
 
     @property
     def masked(self) -> int:
@@ -134,4 +145,17 @@ def check_reachable(slots: Sequence[Slot], prune: Prune, left_out: dict[str, str
             raise ValueError(
                 f"sparsity={prune.sparsity!r} would leave {name} {short} weights short of min_density="
                 f"{prune.min_density!r}: lower the sparsity or min_density, or exclude small tensors"
+            )
+
+
+def check_masked_weights(slots: Iterable[Slot]) -> None:
+    """ValueError where masked weights are not zero: after a load they are of another checkpoint than the masks."""
+    for slot in slots:
+        if slot.mask is None:
+            continue
+        alive = int(slot.weight.detach()[~slot.mask.to_bool(slot.weight.shape)].count_nonzero())
+        if alive:
+            raise ValueError(
+                f"{alive} weights of {slot.name} are not zero though the loaded optimizer state masks them: load "
+                "the model's weights from the same checkpoint"
             )

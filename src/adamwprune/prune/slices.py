@@ -21,6 +21,7 @@ class View:
 
     ``weight`` and ``grad`` have the parameter's shape. ``exp_avg``, ``exp_avg_sq`` and ``movement`` are compact (one
     entry per kept weight, row-major) where ``compact`` is set and a mask exists, else of the parameter's shape.
+    ``grad_factor`` is what the step multiplied the gradient by, None for 1.
     ``age`` counts the updates that the moments have seen since they were last zero.
     """
 
@@ -29,6 +30,7 @@ class View:
     mask: Mask | None
     compact: bool
     grad: Tensor | None = None
+    grad_factor: Tensor | None = None
     exp_avg: Tensor | None = None
     exp_avg_sq: Tensor | None = None
     movement: Tensor | None = None
@@ -52,6 +54,8 @@ class View:
             inputs = {name: x[chunk.low : chunk.high][chunk.index].float() for name, x in dense.items()}
             for name, x in state.items():
                 inputs[name] = self._state_slice(x, chunk).float()
+            if "g" in inputs and self.grad_factor is not None:
+                inputs["g"] = inputs["g"] * self.grad_factor
             if "m" in inputs:
                 inputs["m"] = inputs["m"] / (1.0 - self.betas[0] ** self.age)
             if "v" in inputs:

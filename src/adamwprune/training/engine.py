@@ -60,7 +60,7 @@ def train(
         Interrupted: ``should_stop`` said so; the same call goes on from there.
     """
     config = resolve(config)
-    checksum = data.find(known(config.data)).checksum
+    checksum = data.checksum(known(config.data), config.data_dir)
     folder = RunDirectory(Path(directory), run_id(config, checksum))
     folder.check()
     if resume and (result := folder.stored_result()) is not None:

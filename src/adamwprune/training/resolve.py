@@ -67,7 +67,7 @@ def _resolve(config: RunConfig) -> RunConfig:
 
 def total_steps(config: RunConfig) -> int:
     """Optimizer steps of a run whose training fields are resolved."""
-    examples = data.find(known(config.data)).examples
+    examples = data.images(known(config.data)).examples
     training = examples - held_out(examples, known(config.val_fraction))
     steps = steps_per_epoch(training, known(config.batch_size))
     if steps == 0:

@@ -38,7 +38,7 @@ class Run:
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
-        self.info = data.find(known(config.data))
+        self.info = data.images(known(config.data))
         self.device = torch.device(config.device)
         dataset = data.load(self.info.name, config.data_dir)
         kept, held = stratified(dataset.train.labels, known(config.val_fraction), VALIDATION_SALT)

@@ -10,9 +10,17 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Raised with every change of a structure or a function's arguments. */
+#define ADAMW_INTERFACE 2
+
 #define ADAMW_BLOCK 1024
 
-enum { ADAMW_F32 = 0, ADAMW_BF16 = 1 };
+/* Weights that share a unit of 8-bit state (adamwprune.kernels.formats). */
+#define ADAMW_GROUP 256
+#define ADAMW_GROUPS (ADAMW_BLOCK / ADAMW_GROUP)
+
+/* ADAMW_I8 and ADAMW_U8 are codes of first and second moments; corrections are ADAMW_I8, too. */
+enum { ADAMW_F32 = 0, ADAMW_BF16 = 1, ADAMW_I8 = 2, ADAMW_U8 = 3 };
 
 typedef struct {
     void *weight;
@@ -20,12 +28,20 @@ typedef struct {
     void *exp_avg;
     void *exp_avg_sq;
     void *max_exp_avg_sq; /* NULL: no AMSGrad */
-    const uint8_t *bits;  /* NULL: every weight is kept */
+    float *exp_avg_unit;  /* with codes: a unit for each group of weights */
+    float *exp_avg_sq_unit;
+    int8_t *correction;  /* what bfloat16 weights lack; NULL: nothing is kept of it */
+    const uint8_t *bits; /* NULL: every weight is kept */
     const int64_t *base;
     int64_t numel;
-    int32_t weight_type; /* of weight and grad */
-    int32_t state_type;
+    int32_t weight_type;
+    int32_t grad_type;
+    int32_t first_type;  /* of exp_avg */
+    int32_t second_type; /* of exp_avg_sq and max_exp_avg_sq */
+    int32_t dense_state; /* state has the weight's shape though there is a mask */
     int32_t maximize;
+    uint32_t number;    /* of this update, from 1: seeds the noise of stochastic rounding */
+    float scale;        /* what the gradient is multiplied by first */
     float decay;        /* 1 - lr * weight_decay, or 1 */
     float coupled;      /* weight decay that is added to the gradient, or 0 */
     float grad_weight;  /* 1 - beta1 */
@@ -43,6 +59,21 @@ static inline float from_bf16(uint16_t x)
     float value;
     memcpy(&value, &bits, 4);
     return value;
+}
+
+/* float32 to bfloat16, nearest even */
+static inline uint16_t to_bf16(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    if (value != value)
+        return 0x7fc0;
+    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+static inline int block_length(int64_t numel, int64_t low)
+{
+    return (int)(numel - low < ADAMW_BLOCK ? numel - low : ADAMW_BLOCK);
 }
 
 /* Byte `byte` of a block's bits (NULL: every weight is kept), zero behind the `length` weights that the block has. */
@@ -69,12 +100,16 @@ typedef struct {
     const void *grad;
     const void *exp_avg;
     const void *exp_avg_sq;
+    const float *exp_avg_unit;
+    const float *exp_avg_sq_unit;
     const float *movement;
     const uint8_t *bits;
     const int64_t *base;
     int64_t numel;
     int32_t weight_type;
-    int32_t state_type;
+    int32_t grad_type;
+    int32_t first_type;
+    int32_t second_type;
     int32_t dense_state; /* state has the weight's shape though there is a mask */
     int32_t score;
     float bias1; /* 1 - beta1^t */
@@ -89,6 +124,8 @@ typedef struct {
                        int64_t capacity, int64_t *below, int64_t *bad);
     int64_t (*mark)(const adamw_scored *, float threshold, int64_t spare, uint8_t *marks);
     int64_t (*compact)(void *entries, int32_t size, const uint8_t *before, const uint8_t *after, int64_t numel);
+    void (*square_sums)(const void *grad, int32_t type, const uint8_t *bits, int64_t numel, int64_t first, int64_t last,
+                        double *sums);
 } adamw_kernels;
 
 extern const adamw_kernels adamw_scalar, adamw_avx2, adamw_avx512;

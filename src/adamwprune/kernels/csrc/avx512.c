@@ -1,26 +1,34 @@
 /* SPDX-License-Identifier: MIT */
-/* x86 with AVX-512 (F, BW, VL): compress and expand in registers.
+/* x86 with AVX-512 (F, BW, VL, DQ): compress and expand in registers, and the common types without a detour.
  *
- * A block goes through three passes. Kept weights and gradients are compressed into two small buffers; state is loaded
- * contiguous and full width, and updated; weights are expanded back. State itself is never expanded in memory: a masked
- * load that overlaps a masked store just made cannot be forwarded, and that stall costs more than the arithmetic. */
+ * Dense state: one pass, full width. Compact state: a block goes through three passes. Kept weights and gradients are
+ * compressed into two small buffers; state is loaded contiguous and full width, and updated; weights are expanded back.
+ * State itself is never expanded in memory: a masked load that overlaps a masked store just made cannot be forwarded, and
+ * that stall costs more than the arithmetic. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>
 
-#include "adamw.h"
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,popcnt,bmi2,avx2,fma"))), \
+                             apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,popcnt,bmi2,avx2,fma")
+#endif
 
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,popcnt,bmi2")))
+#include "adamw.h"
+#include "lanes.h"
+
 #define INLINE static inline __attribute__((always_inline))
 
-TARGET INLINE __m512 widen(__m256i half)
+INLINE __m512 widen(__m256i half)
 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
 /* float32 to bfloat16, nearest even */
-TARGET INLINE __m256i narrow(__m512 values)
+INLINE __m256i narrow(__m512 values)
 {
     __m512i bits = _mm512_castps_si512(values);
     __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
@@ -29,108 +37,202 @@ TARGET INLINE __m256i narrow(__m512 values)
     return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0)));
 }
 
+INLINE __mmask16 first_lanes(int valid)
+{
+    return valid >= 16 ? 0xffff : (__mmask16)((1u << valid) - 1);
+}
+
 /* Sixteen entries, or the first few of them at the end of an array. Masked accesses cost twice as much on some
  * processors, so they are kept for the ends. */
-TARGET INLINE __m512 load(const void *source, int32_t type, int64_t start, int valid)
+INLINE __m512 load(const void *source, int32_t type, int64_t start, int valid)
 {
     if (type == ADAMW_F32) {
         const float *from = (const float *)source + start;
-        return valid >= 16 ? _mm512_loadu_ps(from) : _mm512_maskz_loadu_ps((__mmask16)((1u << valid) - 1), from);
+        return valid >= 16 ? _mm512_loadu_ps(from) : _mm512_maskz_loadu_ps(first_lanes(valid), from);
     }
-    const uint16_t *from = (const uint16_t *)source + start;
-    return widen(valid >= 16 ? _mm256_loadu_si256((const void *)from)
-                             : _mm256_maskz_loadu_epi16((__mmask16)((1u << valid) - 1), from));
+    if (type == ADAMW_BF16) {
+        const uint16_t *from = (const uint16_t *)source + start;
+        return widen(valid >= 16 ? _mm256_loadu_si256((const void *)from)
+                                 : _mm256_maskz_loadu_epi16(first_lanes(valid), from));
+    }
+    const uint8_t *from = (const uint8_t *)source + start;
+    const __m128i codes =
+        valid >= 16 ? _mm_loadu_si128((const void *)from) : _mm_maskz_loadu_epi8(first_lanes(valid), from);
+    return _mm512_cvtepi32_ps(type == ADAMW_I8 ? _mm512_cvtepi8_epi32(codes) : _mm512_cvtepu8_epi32(codes));
 }
 
-TARGET INLINE void store(void *target, int32_t type, int64_t start, int valid, __m512 values)
+INLINE void store(void *target, int32_t type, int64_t start, int valid, __m512 values)
 {
     if (type == ADAMW_F32) {
         float *to = (float *)target + start;
         if (valid >= 16)
             _mm512_storeu_ps(to, values);
         else
-            _mm512_mask_storeu_ps(to, (__mmask16)((1u << valid) - 1), values);
-        return;
+            _mm512_mask_storeu_ps(to, first_lanes(valid), values);
+    } else if (type == ADAMW_BF16) {
+        uint16_t *to = (uint16_t *)target + start;
+        if (valid >= 16)
+            _mm256_storeu_si256((void *)to, narrow(values));
+        else
+            _mm256_mask_storeu_epi16(to, first_lanes(valid), narrow(values));
+    } else {
+        const __m128i codes = _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(values));
+        _mm_mask_storeu_epi8((uint8_t *)target + start, first_lanes(valid), codes);
     }
-    uint16_t *to = (uint16_t *)target + start;
-    if (valid >= 16)
-        _mm256_storeu_si256((void *)to, narrow(values));
-    else
-        _mm256_mask_storeu_epi16(to, (__mmask16)((1u << valid) - 1), narrow(values));
 }
 
-TARGET INLINE void step_block(const adamw_tensor *t, int64_t block, const int32_t weight_type, const int32_t state_type)
+/* Bits of a block's weights from `i` on, sixteen or fewer. */
+INLINE __mmask16 kept_lanes(const uint8_t *bits, int i, int length)
 {
-    _Alignas(64) float w[ADAMW_BLOCK + 16], g[ADAMW_BLOCK + 16];
-    _Alignas(64) uint16_t keep[ADAMW_BLOCK / 16];
-    const int64_t low = block * ADAMW_BLOCK;
-    const int length = (int)(t->numel - low < ADAMW_BLOCK ? t->numel - low : ADAMW_BLOCK);
-    const int64_t slot = t->bits ? t->base[block] : low;
+    uint16_t kept = 0;
+    memcpy(&kept, bits + i / 8, length - i > 8 ? 2 : 1);
+    return (__mmask16)(kept & first_lanes(length - i));
+}
 
-    memset(keep, t->bits ? 0 : 0xff, sizeof keep);
-    if (t->bits)
-        memcpy(keep, t->bits + low / 8, (size_t)(length + 7) / 8);
-    else if (length % 16)
-        keep[length / 16] = (uint16_t)((1u << (length % 16)) - 1);
-
+INLINE int gather_block(const void *source, int32_t type, const uint8_t *bits, int64_t low, int length, float *out)
+{
+    if (!bits) {
+        load_lanes(source, type, low, length, out);
+        return length;
+    }
     int count = 0;
     for (int i = 0; i < length; i += 16) {
-        const __mmask16 lanes = keep[i / 16];
-        const __m512 weight = load(t->weight, weight_type, low + i, length - i);
-        const __m512 grad = load(t->grad, weight_type, low + i, length - i);
-        _mm512_storeu_ps(w + count, _mm512_maskz_compress_ps(lanes, weight));
-        _mm512_storeu_ps(g + count, _mm512_maskz_compress_ps(lanes, grad));
-        count += (int)_mm_popcnt_u32(lanes);
+        const __mmask16 kept = kept_lanes(bits + low / 8, i, length);
+        _mm512_storeu_ps(out + count, _mm512_maskz_compress_ps(kept, load(source, type, low + i, length - i)));
+        count += (int)_mm_popcnt_u32(kept);
     }
+    return count;
+}
 
+INLINE void scatter_block(void *target, int32_t type, const uint8_t *bits, int64_t low, int length, const float *values)
+{
+    if (!bits) {
+        store_lanes(target, type, low, length, values);
+        return;
+    }
+    for (int i = 0; i < length; i += 16) {
+        const __mmask16 kept = kept_lanes(bits + low / 8, i, length);
+        store(target, type, low + i, length - i, _mm512_maskz_expand_ps(kept, _mm512_loadu_ps(values)));
+        values += _mm_popcnt_u32(kept);
+    }
+}
+
+#include "block.h"
+
+/* Sixteen lanes' update; the moments and, with AMSGrad, the largest second one are changed. Returns the new weights. */
+INLINE __m512 update16(const adamw_tensor *t, __m512 weight, __m512 grad, __m512 *first, __m512 *second, __m512 *largest)
+{
     const int from_grad = !(t->grad_weight < 0.5f);
     const __m512 lerp = _mm512_set1_ps(from_grad ? t->grad_weight - 1.0f : t->grad_weight);
     const __m512 sign = _mm512_set1_ps(t->maximize ? -0.0f : 0.0f);
-    const __m512 decay = _mm512_set1_ps(t->decay), coupled = _mm512_set1_ps(t->coupled);
-    const __m512 beta2 = _mm512_set1_ps(t->beta2), square_weight = _mm512_set1_ps(t->square_weight);
-    const __m512 bias2_sqrt = _mm512_set1_ps(t->bias2_sqrt), eps = _mm512_set1_ps(t->eps);
-    const __m512 neg_step = _mm512_set1_ps(t->neg_step), theta = _mm512_set1_ps(t->theta);
-    for (int j = 0; j < count; j += 16) {
-        __m512 weight = _mm512_load_ps(w + j);
-        __m512 grad = _mm512_xor_ps(_mm512_load_ps(g + j), sign);
-        __m512 m = load(t->exp_avg, state_type, slot + j, count - j);
-        __m512 v = load(t->exp_avg_sq, state_type, slot + j, count - j);
-        if (t->theta > 0.0f) {
-            const __m512 limit = _mm512_sqrt_ps(_mm512_mul_ps(theta, v));
-            const __m512 least = _mm512_xor_ps(limit, _mm512_set1_ps(-0.0f));
-            const __mmask16 seen = _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-            const __mmask16 above = _mm512_mask_cmp_ps_mask(seen, grad, limit, _CMP_GT_OQ);
-            const __mmask16 below = _mm512_mask_cmp_ps_mask(seen, grad, least, _CMP_LT_OQ);
-            grad = _mm512_mask_mov_ps(_mm512_mask_mov_ps(grad, above, limit), below, least);
-        }
-        if (t->coupled != 0.0f) /* 0 times an infinite weight would be NaN */
-            grad = _mm512_add_ps(grad, _mm512_mul_ps(weight, coupled));
-        weight = _mm512_mul_ps(weight, decay);
-        m = _mm512_fmadd_ps(lerp, _mm512_sub_ps(grad, m), from_grad ? grad : m);
-        v = _mm512_fmadd_ps(_mm512_mul_ps(square_weight, grad), grad, _mm512_mul_ps(v, beta2));
-        __m512 square = v;
-        if (t->max_exp_avg_sq) {
-            square = _mm512_max_ps(load(t->max_exp_avg_sq, state_type, slot + j, count - j), v);
-            store(t->max_exp_avg_sq, state_type, slot + j, count - j, square);
-        }
-        const __m512 root = _mm512_add_ps(_mm512_div_ps(_mm512_sqrt_ps(square), bias2_sqrt), eps);
-        weight = _mm512_add_ps(weight, _mm512_div_ps(_mm512_mul_ps(neg_step, m), root));
-        _mm512_store_ps(w + j, weight);
-        store(t->exp_avg, state_type, slot + j, count - j, m);
-        store(t->exp_avg_sq, state_type, slot + j, count - j, v);
+    __m512 m = *first, v = *second;
+    grad = _mm512_xor_ps(_mm512_mul_ps(grad, _mm512_set1_ps(t->scale)), sign);
+    if (t->theta > 0.0f) {
+        const __m512 limit = _mm512_sqrt_ps(_mm512_mul_ps(_mm512_set1_ps(t->theta), v));
+        const __m512 least = _mm512_xor_ps(limit, _mm512_set1_ps(-0.0f));
+        const __mmask16 seen = _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+        const __mmask16 above = _mm512_mask_cmp_ps_mask(seen, grad, limit, _CMP_GT_OQ);
+        const __mmask16 below = _mm512_mask_cmp_ps_mask(seen, grad, least, _CMP_LT_OQ);
+        grad = _mm512_mask_mov_ps(_mm512_mask_mov_ps(grad, above, limit), below, least);
     }
+    if (t->coupled != 0.0f) /* 0 times an infinite weight would be NaN */
+        grad = _mm512_add_ps(grad, _mm512_mul_ps(weight, _mm512_set1_ps(t->coupled)));
+    weight = _mm512_mul_ps(weight, _mm512_set1_ps(t->decay));
+    m = _mm512_fmadd_ps(lerp, _mm512_sub_ps(grad, m), from_grad ? grad : m);
+    v = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_set1_ps(t->square_weight), grad), grad,
+                        _mm512_mul_ps(v, _mm512_set1_ps(t->beta2)));
+    __m512 square = v;
+    if (largest)
+        square = *largest = _mm512_max_ps(*largest, v);
+    const __m512 root = _mm512_add_ps(_mm512_div_ps(_mm512_sqrt_ps(square), _mm512_set1_ps(t->bias2_sqrt)),
+                                      _mm512_set1_ps(t->eps));
+    *first = m;
+    *second = v;
+    return _mm512_add_ps(weight, _mm512_div_ps(_mm512_mul_ps(_mm512_set1_ps(t->neg_step), m), root));
+}
 
-    /* Masked weights are zero, and are stored as zero again: full stores, and nothing else can creep in. */
-    count = 0;
+/* State lies as the weights do: no mask, or one whose masked lanes are stored as zero. */
+INLINE void step_dense(const adamw_tensor *t, int64_t block, const int32_t weight_type, const int32_t first_type,
+                       const int32_t second_type)
+{
+    const int64_t low = block * ADAMW_BLOCK;
+    const int length = block_length(t->numel, low);
     for (int i = 0; i < length; i += 16) {
-        const __mmask16 lanes = keep[i / 16];
-        const __m512 weight = _mm512_maskz_expand_ps(lanes, _mm512_loadu_ps(w + count));
-        store(t->weight, weight_type, low + i, length - i, weight);
-        count += (int)_mm_popcnt_u32(lanes);
+        const int valid = length - i;
+        const __mmask16 kept = t->bits ? kept_lanes(t->bits + low / 8, i, length) : 0xffff;
+        __m512 m = load(t->exp_avg, first_type, low + i, valid), v = load(t->exp_avg_sq, second_type, low + i, valid), x;
+        if (t->max_exp_avg_sq)
+            x = load(t->max_exp_avg_sq, second_type, low + i, valid);
+        const __m512 w = update16(t, load(t->weight, weight_type, low + i, valid),
+                                  load(t->grad, weight_type, low + i, valid), &m, &v, t->max_exp_avg_sq ? &x : 0);
+        store(t->weight, weight_type, low + i, valid, _mm512_maskz_mov_ps(kept, w));
+        store(t->exp_avg, first_type, low + i, valid, _mm512_maskz_mov_ps(kept, m));
+        store(t->exp_avg_sq, second_type, low + i, valid, _mm512_maskz_mov_ps(kept, v));
+        if (t->max_exp_avg_sq)
+            store(t->max_exp_avg_sq, second_type, low + i, valid, _mm512_maskz_mov_ps(kept, x));
     }
 }
 
-TARGET void adamw_zero_masked_avx512(float *data, const uint8_t *bits, int64_t first, int64_t last)
+INLINE void step_compact(const adamw_tensor *t, int64_t block, const int32_t weight_type, const int32_t first_type,
+                         const int32_t second_type)
+{
+    _Alignas(64) float w[LANES], g[LANES];
+    const int64_t low = block * ADAMW_BLOCK, slot = t->base[block];
+    const int length = block_length(t->numel, low);
+    const uint8_t *bits = t->bits + low / 8;
+
+    int count = 0;
+    for (int i = 0; i < length; i += 16) {
+        const __mmask16 kept = kept_lanes(bits, i, length);
+        const __m512 weight = load(t->weight, weight_type, low + i, length - i);
+        const __m512 grad = load(t->grad, weight_type, low + i, length - i);
+        _mm512_storeu_ps(w + count, _mm512_maskz_compress_ps(kept, weight));
+        _mm512_storeu_ps(g + count, _mm512_maskz_compress_ps(kept, grad));
+        count += (int)_mm_popcnt_u32(kept);
+    }
+    for (int j = 0; j < count; j += 16) {
+        const int valid = count - j;
+        __m512 m = load(t->exp_avg, first_type, slot + j, valid), v = load(t->exp_avg_sq, second_type, slot + j, valid), x;
+        if (t->max_exp_avg_sq)
+            x = load(t->max_exp_avg_sq, second_type, slot + j, valid);
+        _mm512_store_ps(w + j, update16(t, _mm512_load_ps(w + j), _mm512_load_ps(g + j), &m, &v,
+                                        t->max_exp_avg_sq ? &x : 0));
+        store(t->exp_avg, first_type, slot + j, valid, m);
+        store(t->exp_avg_sq, second_type, slot + j, valid, v);
+        if (t->max_exp_avg_sq)
+            store(t->max_exp_avg_sq, second_type, slot + j, valid, x);
+    }
+    /* Masked weights are zero, and are stored as zero again: full stores, and nothing else can creep in. */
+    scatter_block(t->weight, weight_type, t->bits, low, length, w);
+}
+
+INLINE void step_types(const adamw_tensor *t, int64_t block, const int32_t weight_type, const int32_t first_type,
+                       const int32_t second_type)
+{
+    if (t->bits && !t->dense_state)
+        step_compact(t, block, weight_type, first_type, second_type);
+    else
+        step_dense(t, block, weight_type, first_type, second_type);
+}
+
+static void step(const adamw_tensor *t, int64_t block)
+{
+    const int32_t w = t->weight_type, m = t->first_type, v = t->second_type;
+    if (t->correction || t->grad_type != w || m == ADAMW_I8)
+        step_any_block(t, block);
+    else if (w == ADAMW_F32 && m == ADAMW_F32)
+        step_types(t, block, ADAMW_F32, ADAMW_F32, ADAMW_F32);
+    else if (w == ADAMW_F32)
+        step_types(t, block, ADAMW_F32, ADAMW_BF16, ADAMW_F32);
+    else if (m == ADAMW_F32)
+        step_types(t, block, ADAMW_BF16, ADAMW_F32, ADAMW_F32);
+    else if (v == ADAMW_F32)
+        step_types(t, block, ADAMW_BF16, ADAMW_BF16, ADAMW_F32);
+    else
+        step_types(t, block, ADAMW_BF16, ADAMW_BF16, ADAMW_BF16);
+}
+
+void adamw_zero_masked_avx512(float *data, const uint8_t *bits, int64_t first, int64_t last)
 {
     int64_t i = first;
     for (; i + 16 <= last; i += 16) {
@@ -141,39 +243,6 @@ TARGET void adamw_zero_masked_avx512(float *data, const uint8_t *bits, int64_t f
     for (; i < last; i++)
         if (!(bits[i / 8] >> (i % 8) & 1))
             data[i] = 0;
-}
-
-TARGET static void step(const adamw_tensor *t, int64_t block)
-{
-    if (t->weight_type == ADAMW_F32)
-        step_block(t, block, ADAMW_F32, ADAMW_F32);
-    else if (t->state_type == ADAMW_F32)
-        step_block(t, block, ADAMW_BF16, ADAMW_F32);
-    else
-        step_block(t, block, ADAMW_BF16, ADAMW_BF16);
-}
-
-/* From here on the compiler vectorises plain C; only the gathering is by hand. */
-#if defined(__clang__)
-#pragma clang attribute push(TARGET, apply_to = function)
-#else
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,popcnt,bmi2,avx2,fma")
-#endif
-
-static inline int gather_block(const void *source, int32_t type, const uint8_t *bits, int64_t low, int length, float *out)
-{
-    int count = 0;
-    for (int i = 0; i < length; i += 16) {
-        uint16_t keep = 0;
-        if (bits)
-            memcpy(&keep, bits + (low + i) / 8, length - i > 8 ? 2 : 1);
-        else
-            keep = length - i >= 16 ? 0xffff : (uint16_t)((1u << (length - i)) - 1);
-        const __m512 values = load(source, type, low + i, length - i);
-        _mm512_storeu_ps(out + count, _mm512_maskz_compress_ps((__mmask16)keep, values));
-        count += (int)_mm_popcnt_u32(keep);
-    }
-    return count;
 }
 
 /* Bits of `had` whose scores lie above the threshold; ties, which are rare, one by one. */
@@ -202,8 +271,7 @@ static inline void move_word(float *entries, int64_t source, int64_t target, uin
     for (int left = __builtin_popcountll(had); left > 0; left -= 16, source += 16, chosen >>= 16) {
         const __mmask16 lanes = (__mmask16)chosen;
         const int count = (int)_mm_popcnt_u32(lanes);
-        const __m512 moved =
-            _mm512_maskz_compress_ps(lanes, load(entries, ADAMW_F32, source, left));
+        const __m512 moved = _mm512_maskz_compress_ps(lanes, load(entries, ADAMW_F32, source, left));
         if (left >= 16)
             _mm512_storeu_ps(entries + target, moved);
         else
@@ -216,7 +284,7 @@ static inline void move_word(float *entries, int64_t source, int64_t target, uin
 #define MOVE_WORD move_word
 #include "select.h"
 
-const adamw_kernels adamw_avx512 = {step, all_scores, scores_between, mark_above, compact_entries};
+const adamw_kernels adamw_avx512 = {step, all_scores, scores_between, mark_above, compact_entries, square_sums};
 
 #if defined(__clang__)
 #pragma clang attribute pop

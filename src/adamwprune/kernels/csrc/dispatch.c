@@ -4,6 +4,12 @@
 
 #include "adamw.h"
 
+/* Number of this interface: callers compare it before anything else, so that a stale build is never called. */
+int32_t adamw_interface(void)
+{
+    return ADAMW_INTERFACE;
+}
+
 /* 0: portable, 1: AVX2, 2: AVX-512 */
 int32_t adamw_best_isa(void)
 {
@@ -89,4 +95,10 @@ void adamw_block_starts(const uint8_t *bits, int64_t numel, int64_t *starts)
 int64_t adamw_compact(void *entries, int32_t size, const uint8_t *before, const uint8_t *after, int64_t numel, int32_t isa)
 {
     return kernels(isa)->compact(entries, size, before, after, numel);
+}
+
+void adamw_square_sums(const void *grad, int32_t type, const uint8_t *bits, int64_t numel, int64_t first, int64_t last,
+                       double *sums, int32_t isa)
+{
+    kernels(isa)->square_sums(grad, type, bits, numel, first, last, sums);
 }

@@ -2,4 +2,4 @@
 /* Any processor: the compiler's baseline instruction set. */
 #include "generic.h"
 
-const adamw_kernels adamw_scalar = {step_block, all_scores, scores_between, mark_above, compact_entries};
+const adamw_kernels adamw_scalar = {step_any_block, all_scores, scores_between, mark_above, compact_entries, square_sums};

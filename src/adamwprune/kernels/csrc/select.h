@@ -1,52 +1,46 @@
 /* SPDX-License-Identifier: MIT */
 /* A mask update's passes over one tensor, block by block: score, count and collect, mark, compact.
  *
- * Included by each instruction set after it has defined, beside MARK_WORD and MOVE_WORD where it has a way to take 64
- * weights at once,
- *     static int gather_block(const void *source, int32_t type, const uint8_t *bits, int64_t low, int length, float *out)
- * which writes the kept entries of a block as float32 and returns how many there are. Room for 16 more is behind `out`. */
+ * Included by each instruction set after block.h and, where it has a way to take 64 weights at once, after it has defined
+ * MARK_WORD and MOVE_WORD. */
 
 #include <math.h>
 #include <string.h>
 
 #include "adamw.h"
 
-static inline int block_length(int64_t numel, int64_t low)
-{
-    return (int)(numel - low < ADAMW_BLOCK ? numel - low : ADAMW_BLOCK);
-}
-
 /* State of a block's kept weights: gathered where it is dense, contiguous where it is compact. */
 static inline void gather_state(const adamw_scored *t, const void *state, int32_t type, int64_t block, int count, float *out)
 {
     const int64_t low = block * ADAMW_BLOCK;
-    if (t->dense_state || !t->bits) {
+    if (t->dense_state || !t->bits)
         gather_block(state, type, t->bits, low, block_length(t->numel, low), out);
-        return;
-    }
-    const int64_t slot = t->base[block];
-    if (type == ADAMW_F32)
-        memcpy(out, (const float *)state + slot, (size_t)count * 4);
     else
-        for (int i = 0; i < count; i++)
-            out[i] = from_bf16(((const uint16_t *)state)[slot + i]);
+        load_lanes(state, type, t->base[block], count, out);
 }
 
 static inline int score_block(const adamw_scored *t, int64_t block, float *out)
 {
     float w[ADAMW_BLOCK + 16], g[ADAMW_BLOCK + 16], m[ADAMW_BLOCK + 16], v[ADAMW_BLOCK + 16];
+    int ends[ADAMW_GROUPS];
     const int64_t low = block * ADAMW_BLOCK;
     const int length = block_length(t->numel, low);
     const int count = gather_block(t->weight, t->weight_type, t->bits, low, length, w);
     if (t->grad)
-        gather_block(t->grad, t->weight_type, t->bits, low, length, g);
+        gather_block(t->grad, t->grad_type, t->bits, low, length, g);
+    if (t->exp_avg_unit || t->exp_avg_sq_unit)
+        group_ends(t->bits ? t->bits + low / 8 : 0, length, ends);
     if (t->exp_avg) {
-        gather_state(t, t->exp_avg, t->state_type, block, count, m);
+        gather_state(t, t->exp_avg, t->first_type, block, count, m);
+        if (t->exp_avg_unit)
+            decode_first(m, ends, t->exp_avg_unit + block * ADAMW_GROUPS);
         for (int i = 0; i < count; i++)
             m[i] = fabsf(m[i] / t->bias1);
     }
     if (t->exp_avg_sq) {
-        gather_state(t, t->exp_avg_sq, t->state_type, block, count, v);
+        gather_state(t, t->exp_avg_sq, t->second_type, block, count, v);
+        if (t->exp_avg_sq_unit)
+            decode_second(v, ends, t->exp_avg_sq_unit + block * ADAMW_GROUPS);
         for (int i = 0; i < count; i++)
             v[i] = sqrtf(v[i] / t->bias2);
     }

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT */
+/* The update of one block, for every type of weights, gradients and state and every layout, on arrays of float32 lanes.
+ *
+ * A lane is a kept weight where state is compact, else any weight of the block. Included by each instruction set after it
+ * has included lanes.h and defined
+ *     static int gather_block(const void *source, int32_t type, const uint8_t *bits, int64_t low, int length, float *out)
+ *     static void scatter_block(void *target, int32_t type, const uint8_t *bits, int64_t low, int length, const float *in)
+ * which turn the kept entries of a block (all where `bits` is NULL) to float32 and back, and put zero where none is kept.
+ * The first returns how many there are, and may write 16 entries more. */
+
+#include <math.h>
+#include <string.h>
+
+#include "adamw.h"
+#include "formats.h"
+
+#define LANES (ADAMW_BLOCK + 16)
+
+/* Lanes behind the last of each group of a block. */
+static inline void group_ends(const uint8_t *bits, int length, int *ends)
+{
+    int count = 0;
+    for (int k = 0; k < ADAMW_GROUPS; k++) {
+        for (int byte = k * ADAMW_GROUP / 8; byte < (k + 1) * ADAMW_GROUP / 8 && byte * 8 < length; byte++)
+            count += __builtin_popcount(kept_bits(bits, byte, length));
+        ends[k] = count;
+    }
+}
+
+static inline void lane_places(const uint8_t *bits, int64_t low, int length, uint32_t *places)
+{
+    int count = 0;
+    for (int byte = 0; byte * 8 < length; byte++)
+        for (uint32_t kept = kept_bits(bits, byte, length); kept; kept &= kept - 1)
+            places[count++] = (uint32_t)low + (uint32_t)(byte * 8 + __builtin_ctz(kept));
+}
+
+static inline void zero_lanes(const uint8_t *bits, int length, float *values)
+{
+    for (int i = 0; i < length; i++)
+        values[i] = bits[i / 8] >> (i % 8) & 1 ? values[i] : 0.0f;
+}
+
+static inline void update(const adamw_tensor *t, int count, float *w, const float *g, float *m, float *v, float *x)
+{
+    const float lerp = t->grad_weight < 0.5f ? t->grad_weight : t->grad_weight - 1.0f;
+    const int from_grad = !(t->grad_weight < 0.5f);
+    for (int i = 0; i < count; i++) {
+        float grad = g[i] * t->scale;
+        if (t->maximize)
+            grad = -grad;
+        if (t->theta > 0.0f && v[i] != 0.0f) {
+            float limit = sqrtf(t->theta * v[i]);
+            grad = grad > limit ? limit : grad < -limit ? -limit : grad;
+        }
+        if (t->coupled != 0.0f) /* 0 times an infinite weight would be NaN */
+            grad = grad + w[i] * t->coupled;
+        float weight = w[i] * t->decay;
+        m[i] = fmaf(lerp, grad - m[i], from_grad ? grad : m[i]);
+        v[i] = fmaf(t->square_weight * grad, grad, v[i] * t->beta2);
+        float square = v[i];
+        if (x) {
+            x[i] = x[i] > v[i] ? x[i] : v[i];
+            square = x[i];
+        }
+        w[i] = weight + (t->neg_step * m[i]) / (sqrtf(square) / t->bias2_sqrt + t->eps);
+    }
+}
+
+static inline void step_any_block(const adamw_tensor *t, int64_t block)
+{
+    float w[LANES], g[LANES], m[LANES], v[LANES], x[LANES], rest[LANES];
+    uint32_t places[LANES], second[LANES], first[LANES], word[LANES];
+    int ends[ADAMW_GROUPS];
+    const int64_t low = block * ADAMW_BLOCK;
+    const int length = block_length(t->numel, low), coded = t->first_type == ADAMW_I8;
+    const int compacted = t->bits && !t->dense_state, groups = (length + ADAMW_GROUP - 1) / ADAMW_GROUP;
+    const int64_t slot = compacted ? t->base[block] : low;
+    const uint8_t *lanes = compacted ? t->bits : 0, *here = lanes ? lanes + low / 8 : 0;
+
+    const int count = gather_block(t->weight, t->weight_type, lanes, low, length, w);
+    gather_block(t->grad, t->grad_type, lanes, low, length, g);
+    load_lanes(t->exp_avg, t->first_type, slot, count, m);
+    load_lanes(t->exp_avg_sq, t->second_type, slot, count, v);
+    if (t->max_exp_avg_sq)
+        load_lanes(t->max_exp_avg_sq, t->second_type, slot, count, x);
+    if (coded) {
+        group_ends(here, length, ends);
+        decode_first(m, ends, t->exp_avg_unit + block * ADAMW_GROUPS);
+        decode_second(v, ends, t->exp_avg_sq_unit + block * ADAMW_GROUPS);
+    }
+    if (t->correction) {
+        load_lanes(t->correction, ADAMW_I8, slot, count, rest);
+        join(w, rest, count);
+    }
+
+    update(t, count, w, g, m, v, t->max_exp_avg_sq ? x : 0);
+
+    if (t->bits && !compacted) {
+        zero_lanes(t->bits + low / 8, length, w);
+        zero_lanes(t->bits + low / 8, length, m);
+        zero_lanes(t->bits + low / 8, length, v);
+        if (t->max_exp_avg_sq)
+            zero_lanes(t->bits + low / 8, length, x);
+    }
+    if (coded || t->correction) {
+        lane_places(here, low, length, places);
+        make_noise(places, count, t->number, second, first, word);
+    }
+    if (coded) {
+        encode_first(m, ends, t->exp_avg_unit + block * ADAMW_GROUPS, groups, first);
+        encode_second(v, ends, t->exp_avg_sq_unit + block * ADAMW_GROUPS, groups, second);
+    }
+    if (t->correction) {
+        split(w, rest, count, word); /* zero stays zero, whatever the noise */
+        store_lanes(t->correction, ADAMW_I8, slot, count, rest);
+    }
+    store_lanes(t->exp_avg, t->first_type, slot, count, m);
+    store_lanes(t->exp_avg_sq, t->second_type, slot, count, v);
+    if (t->max_exp_avg_sq)
+        store_lanes(t->max_exp_avg_sq, t->second_type, slot, count, x);
+    /* Masked weights are zero, and are stored as zero again: nothing else can creep in. */
+    scatter_block(t->weight, t->weight_type, lanes, low, length, w);
+}
+
+/* Sums of squares of the kept gradients of blocks `first` to `last`, one a block, in an order that nothing changes. */
+static inline void square_sums(const void *grad, int32_t type, const uint8_t *bits, int64_t numel, int64_t first,
+                               int64_t last, double *sums)
+{
+    float g[LANES];
+    for (int64_t block = first; block < last; block++) {
+        const int64_t low = block * ADAMW_BLOCK;
+        const int count = gather_block(grad, type, bits, low, block_length(numel, low), g);
+        double lane[16] = {0};
+        memset(g + count, 0, 16 * sizeof *g);
+        for (int i = 0; i < count; i += 16)
+            for (int j = 0; j < 16; j++)
+                lane[j] += (double)g[i + j] * g[i + j];
+        for (int half = 8; half; half /= 2)
+            for (int j = 0; j < half; j++)
+                lane[j] += lane[j + half];
+        sums[block] = lane[0];
+    }
+}

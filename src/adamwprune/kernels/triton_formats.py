@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+# mypy: ignore-errors
+"""The numeric formats of :mod:`adamwprune.kernels.formats` in Triton's language, operation for operation.
+
+A block holds four groups. Values are tiles of [BYTES, 8], units are given per row ([BYTES], 32 rows to a group).
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from adamwprune.kernels.triton_language import BYTES
+
+#: Groups of a block, and the rows of a tile that make one.
+GROUPS = tl.constexpr(4)
+ROWS = tl.constexpr(32)
+
+
+@triton.jit
+def noise(place, step):
+    """Three 32-bit random words (uint32) of each weight: for the second moment, the first, the weight."""
+    x = place.to(tl.uint32) * 0x9E3779B1 + step.to(tl.uint32) * 0x85EBCA77
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    x = (x ^ (x >> 15)) * 0x846CA68B
+    second = x ^ (x >> 16)
+    first = second * 0x9E3779B1
+    return second, first, first * 0x85EBCA77
+
+
+@triton.jit
+def uniform(word):
+    """A random word as float32 in [0, 1)."""
+    return (word >> 8).to(tl.float32) * 5.9604644775390625e-8
+
+
+@triton.jit
+def load_units(units, block, numel):
+    """Units of a block's groups, one per row: float32 [BYTES]."""
+    row = block * BYTES + tl.arange(0, BYTES)
+    return tl.load(units.to(tl.pointer_type(tl.float32)) + row // ROWS, mask=row * 8 < numel, other=0.0)
+
+
+@triton.jit
+def store_units(units, block, numel, per_group):
+    """Write the units of a block's groups, float32 [GROUPS]."""
+    group = block * GROUPS + tl.arange(0, GROUPS)
+    tl.store(units.to(tl.pointer_type(tl.float32)) + group, per_group, mask=group * (ROWS * 8) < numel)
+
+
+@triton.jit
+def per_row(per_group):
+    """Each group's unit, for each of its rows: [BYTES]."""
+    return tl.reshape(tl.broadcast_to(per_group[:, None], (GROUPS, ROWS)), (BYTES,))
+
+
+@triton.jit
+def new_units(size, least, steps):
+    """Largest entry of each group over its largest code's value; ``size`` is not negative, 0 where masked."""
+    # As integers, because there NaN compares: above infinity.
+    bits = tl.max(size.to(tl.int32, bitcast=True) & 0x7FFFFFFF, axis=1)
+    bits = tl.max(tl.reshape(bits, (GROUPS, ROWS)), axis=1)
+    largest = tl.where(bits > 0x7F800000, 0x7FC00000, bits).to(tl.float32, bitcast=True)
+    return tl.where(largest < least, 0.0, tl.div_rn(largest, tl.full((GROUPS,), steps, tl.float32)))
+
+
+@triton.jit
+def ratio(size, unit):
+    """Entries in units; 0 where the unit is 0, NaN or infinite."""
+    usable = (unit > 0.0) & (unit < float("inf"))
+    safe = tl.broadcast_to(tl.where(usable, unit, 1.0)[:, None], size.shape)
+    return tl.where(usable[:, None], tl.div_rn(size, safe), 0.0)
+
+
+@triton.jit
+def decode_first(code, unit):
+    c = code.to(tl.float32)
+    return (c * tl.abs(c)) * unit[:, None]
+
+
+@triton.jit
+def decode_second(code, unit):
+    c = code.to(tl.float32)
+    square = c * c
+    return (square * square) * unit[:, None]
+
+
+@triton.jit
+def encode_first(moment, unit, word):
+    """Codes (int8) of first moments for given units."""
+    r = ratio(tl.abs(moment), unit)
+    low = tl.minimum(tl.floor(tl.sqrt_rn(r)), 127.0)
+    below = low * low
+    gap = (low + 1.0) * (low + 1.0) - below
+    c = low + tl.where(uniform(word) * gap < r - below, 1.0, 0.0)
+    c = tl.minimum(c, 127.0)
+    return tl.where(moment < 0.0, -c, c).to(tl.int8)
+
+
+@triton.jit
+def encode_second(moment, unit, word):
+    """Codes (uint8) of second moments for given units."""
+    r = ratio(moment, unit)
+    low = tl.minimum(tl.floor(tl.sqrt_rn(tl.sqrt_rn(r))), 255.0)
+    fourth = (low * low) * (low * low)
+    above = ((low + 1.0) * (low + 1.0)) * ((low + 1.0) * (low + 1.0))
+    c = tl.minimum(low + tl.where(uniform(word) * (above - fourth) < r - fourth, 1.0, 0.0), 255.0)
+    return tl.where((c == 0.0) & (r > 0.0), 1.0, c).to(tl.uint8)
+
+
+@triton.jit
+def join(weight, correction):
+    """The 24-bit values (float32) of bfloat16 weights' bits (int16) and their corrections (int8)."""
+    return (weight.to(tl.int32) * 65536 + correction.to(tl.int32) * 256).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def split(value, word):
+    """bfloat16 weights' bits (int16) and int8 corrections of float32 values, rounded stochastically to 24 bits."""
+    bits = value.to(tl.uint32, bitcast=True)
+    nan = value != value
+    wild = (bits & 0x7F800000) == 0x7F800000
+    upper = (bits + (word >> 24)) >> 8
+    high = (upper + 0x80) >> 8
+    low = tl.where(wild, 0, upper.to(tl.int32) - high.to(tl.int32) * 256)
+    kept = tl.where(nan, 0x7FC0, tl.where(wild, bits >> 16, high))
+    return kept.to(tl.uint16).to(tl.int16, bitcast=True), low.to(tl.int8)
