@@ -6,7 +6,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional
-from workbench import KINDS, STEPS, accuracy, batch, network, ours, same, train, weights
+from workbench import KINDS, STEPS, accuracy, batch, loss_of, network, ours, same, weights
+
+from adamwprune import clip_grad_norm_
 
 accelerate = pytest.importorskip("accelerate")
 
@@ -72,14 +74,22 @@ def test_accumulation_counts_optimizer_steps():
     assert run.pruner.at_target
 
 
-def test_it_trains_as_the_plain_loop_does():
+@pytest.mark.parametrize("mask_grads", [True, False])
+def test_it_trains_as_the_plain_loop_does(mask_grads):
+    """With our clipping, which looks through accelerate's wrapper."""
     accelerator = accelerate.Accelerator(cpu=True)
     plain, model = network(), network()
-    train(plain, ours(plain))
-    model, optimizer = accelerator.prepare(model, ours(model))
+    clipped = ours(plain, mask_grads=mask_grads)
+    for step in range(STEPS):
+        clipped.zero_grad()
+        loss_of(plain, step).backward()
+        clip_grad_norm_(clipped, 0.2)
+        clipped.step()
+    model, optimizer = accelerator.prepare(model, ours(model, mask_grads=mask_grads))
     for step in range(STEPS):
         images, labels = batch(step)
         accelerator.backward(functional.cross_entropy(model(images), labels))
+        clip_grad_norm_(optimizer, 0.2)
         optimizer.step()
         optimizer.zero_grad()
     assert same(weights(model), weights(plain))

@@ -8,19 +8,18 @@ from collections.abc import Sequence
 import torch
 
 from adamwprune.optim import Pruner
+from adamwprune.optim.wrappers import unwrapped
 
 
 def find_pruner(optimizer: torch.optim.Optimizer) -> Pruner | None:
-    """The pruner of an optimizer, or of the one inside it (accelerate and Lightning wrap theirs as ``.optimizer``).
+    """The pruner of an optimizer, or of the one inside it.
 
     None where the optimizer could prune and was told not to: ``AdamWPrune(prune=None)``, a dense baseline.
 
     Raises:
         ValueError: it has no pruner at all, so nothing would be pruned in silence.
     """
-    inner = optimizer
-    while not hasattr(inner, "pruner") and hasattr(inner, "optimizer"):
-        inner = inner.optimizer
+    inner = unwrapped(optimizer)
     if not hasattr(inner, "pruner"):
         raise ValueError(
             f"{type(inner).__name__} has no pruner, so nothing would be pruned: use AdamWPrune(..., prune=Prune(...)), "

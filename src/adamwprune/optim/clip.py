@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from adamwprune import kernels
+from adamwprune.optim.wrappers import unwrapped
 from adamwprune.prune.masks import Mask
 
 
@@ -60,12 +61,12 @@ def clip_grad_norm_(
     ``Prune(mask_grads=False)``.
 
     With :class:`adamwprune.AdamWPrune` and its family the gradients of masked tensors are not written: the next
-    ``step()`` multiplies by the factor as it reads them, and ``p.grad`` shows what ``backward`` made. The factor belongs
-    to these gradients: ``zero_grad()`` drops it, a step uses it up, clipping again multiplies it, and a further
+    ``step()`` multiplies by the factor as it reads them, and ``p.grad`` shows what ``backward`` made. The factor is of
+    these gradients: ``zero_grad()`` drops it, a step uses it up, clipping again multiplies it, and a further
     ``backward`` adds to the clipped gradient. Changing such a gradient by hand before ``step()`` is refused.
 
     Args:
-        optimizer: any optimizer; one without a pruner has all its weights.
+        optimizer: any optimizer, also wrapped by a framework; one without a pruner has all its weights.
         max_norm: the largest norm allowed.
         norm_type: the norm, ``inf`` for the largest entry.
         error_if_nonfinite: raise where the norm is NaN or infinite.
@@ -74,6 +75,7 @@ def clip_grad_norm_(
     Returns:
         The norm before clipping, a scalar tensor.
     """
+    optimizer = unwrapped(optimizer)
     norm = kept_norm(optimizer, norm_type, error_if_nonfinite, foreach)
     params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     owed = getattr(optimizer, "owed", None)
