@@ -162,6 +162,41 @@ def data_fetch(name: DataName, data_dir: DataDir = Path("data")) -> None:
     commands.fetch_data(name, data_dir)
 
 
+@data.command("prepare")
+def data_prepare(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="text, openwebtext or fineweb-edu.")],
+    sources: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Argument(
+            metavar="[SOURCE]...",
+            help="Text files, Parquet files or folders of them, or a folder with train.bin and val.bin.",
+            show_default="the hub",
+        ),
+    ] = None,
+    data_dir: DataDir = Path("data"),
+    tokenizer: Annotated[str, typer.Option(help="gpt2 or bytes.")] = "gpt2",
+    test_share: Annotated[float, typer.Option(help="Share of the documents for testing.")] = 0.005,
+    max_tokens: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Stop at the end of the document that reaches this.", show_default="all of it"),
+    ] = None,
+    vocabulary: Annotated[int, typer.Option(min=1, help="Bound of the ids in .bin files.")] = 50257,
+) -> None:
+    """Turn documents into token ids once, so that training can map them.
+
+    For example: adamwprune data prepare text my-notes/ --tokenizer bytes
+    """
+    commands.prepare_data(
+        name,
+        data_dir,
+        sources or [],
+        tokenizer=tokenizer,
+        test_share=test_share,
+        max_tokens=max_tokens,
+        vocabulary=vocabulary,
+    )
+
+
 @data.command("verify")
 def data_verify(
     name: DataName,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from adamwprune import data
-from adamwprune.data import DATASETS, DataError, DatasetInfo, TokenInfo, Tokens, fetch, shakespeare, stdlib
+from adamwprune.data import DATASETS, DataError, DatasetInfo, TokenInfo, Tokens, bins, fetch, shakespeare, stdlib
 
 
 def text(tokens: Tokens) -> bytes:
@@ -89,4 +89,5 @@ def test_images_and_text_are_told_apart() -> None:
         assert right(name) is DATASETS[name]
         with pytest.raises(ValueError, match=f"'{name}' holds (text|images), and .* wanted: expected one of"):
             wrong(name)
-    assert len({data.checksum(name, "unused") for name in kinds}) == len(kinds)
+    ready = [name for name, info in DATASETS.items() if info.check is not bins.check]
+    assert len({data.checksum(name, "unused") for name in ready}) == len(ready)

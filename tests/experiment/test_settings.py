@@ -74,7 +74,7 @@ def test_every_symbol_changes_something(name: str) -> None:
 
 
 def _value(group: str, member: str) -> str:
-    return member.removeprefix(f"{group}_").lower()
+    return member.removeprefix(f"{group}_").lower().replace("_", "-")
 
 
 def test_every_field_of_a_run_can_be_configured() -> None:

@@ -88,6 +88,11 @@ class SourceInfo:
     #: What is wrong, by path, where that is not a matter of looking for ``files`` one by one.
     check: Callable[[Any, Path], dict[str, str]] | None = None
 
+    @property
+    def built_in(self) -> bool:
+        """Whether there is nothing to fetch or prepare."""
+        return not self.files and self.check is None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenInfo(SourceInfo):

@@ -56,6 +56,8 @@ def ensure_files(info: SourceInfo, data_dir: Path, progress: OnProgress | None =
             reasons.append(f"{target} cannot be written: {error}")
     if reasons:
         raise DataError(files.explain(info, data_dir, reasons))
+    if beyond := problems.keys() - {file.path for file in info.files}:
+        raise DataError("\n".join(problems[path] for path in sorted(beyond)))
 
 
 def _download(file: DataFile, target: Path, progress: OnProgress) -> list[str]:

@@ -7,14 +7,24 @@ import hashlib
 import json
 from pathlib import Path
 
-from adamwprune.data import accepted, cifar, digits, mnist, shakespeare, stdlib
+from adamwprune.data import accepted, cifar, corpora, digits, mnist, shakespeare, stdlib
 from adamwprune.data.dataset import Dataset, DatasetInfo, Info, TokenData, TokenInfo
 
 #: Raised when a reader, a split or the augmentation changes its meaning, so that runs before and after are told apart.
 VERSION = 1
 
 DATASETS: dict[str, Info] = {
-    info.name: info for info in (digits.INFO, mnist.INFO, cifar.INFO10, cifar.INFO100, stdlib.INFO, shakespeare.INFO)
+    info.name: info
+    for info in (
+        digits.INFO,
+        mnist.INFO,
+        cifar.INFO10,
+        cifar.INFO100,
+        stdlib.INFO,
+        shakespeare.INFO,
+        shakespeare.INFO_BPE,
+        *corpora.INFOS,
+    )
 }
 
 

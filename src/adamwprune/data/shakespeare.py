@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import AnyStr
 
 import numpy as np
 import torch
 
-from adamwprune.data import files
+from adamwprune.data import bpe, files
 from adamwprune.data.dataset import DataFile, TokenData, TokenInfo
 from adamwprune.data.tokens import Tokens
 
@@ -22,7 +23,7 @@ FILE = DataFile(
 )
 
 
-def split(text: bytes) -> tuple[bytes, bytes]:
+def split(text: AnyStr) -> tuple[AnyStr, AnyStr]:
     """Training and test text, cut where nanoGPT cuts."""
     cut = int(len(text) * 0.9)
     return text[:cut], text[cut:]
@@ -43,10 +44,26 @@ def identify(info: TokenInfo, data_dir: Path) -> str:
     return hashlib.sha256("\n".join([info.name, *(file.sha256 for file in info.files)]).encode()).hexdigest()
 
 
+def read_bpe(info: TokenInfo, data_dir: Path) -> TokenData:
+    """GPT-2's tokens of each split."""
+    text = files.read(info, data_dir)[0].decode()
+    encoder = bpe.gpt2(data_dir)
+    train, test = (Tokens(torch.from_numpy(ids.view(np.int16))) for ids in encoder.encode(split(text)))
+    return TokenData(name=info.name, train=train, test=test, vocabulary=encoder.vocabulary)
+
+
 INFO = TokenInfo(
     name="shakespeare",
     summary="tiny Shakespeare, 1.1 million characters, each of 65 a token",
     read=read,
     identify=identify,
     files=(FILE,),
+)
+
+INFO_BPE = TokenInfo(
+    name="shakespeare-bpe",
+    summary="tiny Shakespeare, 338 thousand GPT-2 tokens",
+    read=read_bpe,
+    identify=identify,
+    files=(FILE, *bpe.FILES),
 )

@@ -138,9 +138,13 @@ def list_data(data_dir: Path) -> None:
     from adamwprune.data import DATASETS, fetch
 
     for name, info in DATASETS.items():
-        problems = fetch.verify(name, data_dir)
-        where = "built in" if not info.files else f"missing or corrupt: {len(problems)} files" if problems else "here"
-        print(f"{name:12}{info.summary}  ({where})")
+        if info.built_in:
+            where = "built in"
+        else:
+            problems = fetch.verify(name, data_dir)
+            lacking = f"missing or corrupt: {len(problems)} files" if info.files else "not prepared"
+            where = lacking if problems else "here"
+        print(f"{name:16}{info.summary}  ({where})")
 
 
 def fetch_data(name: str, data_dir: Path) -> None:
@@ -150,6 +154,20 @@ def fetch_data(name: str, data_dir: Path) -> None:
 
     fetch.ensure(name, data_dir, Downloads(create()))
     print(f"{name} is complete in {data_dir}")
+
+
+def prepare_data(name: str, data_dir: Path, sources: Sequence[Path], **options: Any) -> None:
+    """Fetches the tokenizer where it is needed, prepares, and says what came of it."""
+    from adamwprune.data import bpe, corpora, fetch
+    from adamwprune.experiment.display import Downloads, Preparation, create
+
+    display = create()
+    adopts = len(sources) == 1 and (sources[0] / "train.bin").is_file()
+    if options["tokenizer"] == "gpt2" and not adopts:
+        fetch.ensure_files(bpe.SOURCE, data_dir, Downloads(display))
+    manifest = corpora.prepare(name, data_dir, sources, progress=Preparation(display), **options)
+    tokens = {split: facts["tokens"] for split, facts in manifest["splits"].items()}
+    print(f"{name} is prepared in {data_dir / name}: {tokens['train']:,} tokens and {tokens['test']:,} for tests")
 
 
 def verify_data(name: str, data_dir: Path, accept: bool = False) -> int:

@@ -150,6 +150,22 @@ class Downloads:
             self.screen.note(f"fetching {path}: {done / 1e6:.1f} of {total / 1e6:.1f} MB")
 
 
+class Preparation:
+    """Progress of preparing a text: a line every few seconds."""
+
+    def __init__(self, screen: Display, every: float = 5.0) -> None:
+        self.screen = screen
+        self.every = every
+        self.began = self.shown = time.monotonic()
+
+    def __call__(self, documents: int, tokens: int) -> None:
+        now = time.monotonic()
+        if now - self.shown >= self.every:
+            self.shown = now
+            rate = tokens / (now - self.began) / 1e6
+            self.screen.note(f"preparing: {documents:,} documents, {tokens:,} tokens, {rate:.1f} million a second")
+
+
 def create() -> Display:
     """The display that suits standard output."""
     console = Console()

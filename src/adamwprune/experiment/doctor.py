@@ -29,8 +29,8 @@ def examine(data_dir: Path) -> Iterator[tuple[str, str]]:
     yield "device", f"{chosen}: {device.describe(chosen)}"
     yield "kernel", _kernel(chosen)
     for name, info in DATASETS.items():
-        problems = fetch.verify(name, data_dir) if info.files else {}
-        found = "built in" if not info.files else f"complete in {data_dir}"
+        problems = {} if info.built_in else fetch.verify(name, data_dir)
+        found = "built in" if info.built_in else f"complete in {data_dir}"
         yield f"data {name}", f"missing or corrupt in {data_dir}: {', '.join(problems)}" if problems else found
 
 

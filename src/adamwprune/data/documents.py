@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""Documents one after another, from folders of text, Parquet files or the Hugging Face hub, in bounded memory.
+
+A document comes in pieces, so that a file of any size can be one. Pieces are cut where GPT-2 would cut words anyway:
+the tokens are those of the whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adamwprune.data.dataset import DataError
+
+#: A document's pieces, in order.
+Document = Iterable[str]
+
+TEXT = (".txt", ".md", ".rst", ".text")
+PIECE = 1 << 20
+#: After a line break between two characters that are no space, no word goes on.
+CUT = re.compile(r"(?<=\S)\n(?=\S)")
+
+
+def folder(paths: Sequence[Path]) -> Iterator[Document]:
+    """Each text file under ``paths``, in the order of their names, as a document."""
+    found = [path for path in paths if path.is_file()]
+    for path in paths:
+        found += [file for file in sorted(path.rglob("*")) if file.suffix in TEXT and file.is_file()]
+    if not found:
+        raise DataError(f"no text in {', '.join(map(str, paths))}: expected files that end in {' '.join(TEXT)}")
+    for path in found:
+        yield pieces(path)
+
+
+def pieces(path: Path, size: int = PIECE) -> Iterator[str]:
+    """A text file (UTF-8) in pieces of about ``size`` characters."""
+    rest = ""
+    with open(path, encoding="utf-8", newline="") as file:
+        try:
+            while text := file.read(size):
+                rest += text
+                cuts = [cut.end() for cut in CUT.finditer(rest)]
+                if cuts:
+                    yield rest[: cuts[-1]]
+                    rest = rest[cuts[-1] :]
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8: {error}; convert it, or leave it out") from error
+    if rest:
+        yield rest
+
+
+def parquet(paths: Sequence[Path], column: str = "text") -> Iterator[Document]:
+    """Each row of Parquet files, in the order of their names, as a document."""
+    found = [path for path in paths if path.is_file()]
+    for path in paths:
+        found += sorted(path.rglob("*.parquet"))
+    if not found:
+        raise DataError(f"no Parquet files in {', '.join(map(str, paths))}")
+    return _rows(((str(path), path) for path in found), column)
+
+
+def hub(repository: str, pattern: str, column: str = "text") -> Iterator[Document]:
+    """Each row of the hub's Parquet files whose path in ``repository`` matches ``pattern``, streamed."""
+    try:
+        from huggingface_hub import HfFileSystem
+    except ImportError as error:
+        raise DataError("streaming from the hub needs huggingface_hub: pip install 'adamwprune[lm]'") from error
+
+    system = HfFileSystem()
+    try:
+        names = sorted(map(str, system.glob(f"datasets/{repository}/{pattern}")))
+    except Exception as error:  # whatever the client meets on the way
+        raise DataError(f"the hub cannot be asked for {repository}: {error}") from error
+    if not names:
+        raise DataError(f"the hub has no {pattern} in {repository}")
+    return _rows(((name, system.open(name)) for name in names), column)
+
+
+def _rows(files: Iterable[tuple[str, Any]], column: str) -> Iterator[Document]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise DataError("Parquet files need pyarrow: pip install 'adamwprune[lm]'") from error
+
+    for name, file in files:
+        try:
+            table = parquet.ParquetFile(file)
+            if column not in table.schema_arrow.names:
+                raise DataError(f"{name} has columns {', '.join(table.schema_arrow.names)}, and none named {column!r}")
+            for batch in table.iter_batches(batch_size=1000, columns=[column]):
+                yield from ([text] for text in batch.column(0).to_pylist() if text)
+        except (ArrowException, OSError) as error:
+            raise DataError(f"{name} cannot be read as Parquet: {error}") from error
+
+
+def shuffled(documents: Iterable[Document], size: int, seed: int) -> Iterator[Document]:
+    """The documents in an order that is random as far as a buffer of ``size`` of them reaches."""
+    random = np.random.RandomState(seed)
+    buffer: list[Document] = []
+    for document in documents:
+        if len(buffer) < size:
+            buffer.append(document)
+            continue
+        place = random.randint(size)
+        buffer[place], document = document, buffer[place]
+        yield document
+    random.shuffle(buffer)  # type: ignore[arg-type]
+    yield from buffer
