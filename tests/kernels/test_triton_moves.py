@@ -78,3 +78,15 @@ def test_a_device_too_old_or_a_broken_triton_leaves_the_reference(monkeypatch):
 def test_nothing_imports_triton_before_it_is_used():
     code = "import sys, adamwprune as ap; assert 'triton' not in sys.modules, 'imported'"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("size", [1, 1024, 2500])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kept_square_sum_is_a_float64_sum(size, dtype):
+    keep = problem(size, 0.6)[-1]
+    grad = torch.randn(size).to(dtype)
+    expected = float(grad[keep].double().square().sum())
+    grad[~keep] = torch.nan
+    ours = triton_move.kept_square_sum(grad.to(DEVICE), mask_of(keep))
+    assert ours.dtype == torch.float64
+    assert float(ours) == pytest.approx(expected, rel=1e-13)

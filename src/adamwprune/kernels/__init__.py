@@ -8,13 +8,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from adamwprune.kernels import native, reference, triton_support
 from adamwprune.kernels.job import Hyper, Job
 from adamwprune.kernels.native_view import NativeView
 from adamwprune.prune.masks import Mask
+from adamwprune.prune.scores import Score
 from adamwprune.prune.slices import View
+from adamwprune.prune.thresholds import Cut
 
 #: Raised whenever a kernel's arithmetic changes.
 VERSION = 1
@@ -76,7 +79,7 @@ def use(name: str) -> Iterator[None]:
 
 
 def _fast(device_type: str) -> ModuleType | None:
-    """The kernels of a device type that are not the reference: ``supports``, ``step``, ``compact``, ``zero_masked``."""
+    """A device type's kernels that are not the reference's: ``supports``, ``step``, ``compact``, ``zero_masked``..."""
     name = backend(device_type)
     if name == "triton":
         # Imported on demand: Triton is optional, and slow to import.
@@ -102,7 +105,25 @@ def step(jobs: Sequence[Job]) -> None:
 
 def view_type(weight: Tensor) -> type[View]:
     """How a tensor's mask update runs."""
-    return NativeView if backend(weight.device.type) == "native" else View
+    name = backend(weight.device.type)
+    if name == "triton":
+        from adamwprune.kernels.triton_view import TritonView
+
+        return TritonView
+    return NativeView if name == "native" else View
+
+
+def cuts(views: Sequence[View], score: Score, counts: Sequence[int]) -> list[Cut]:
+    """:meth:`View.cut` of many tensors, together where that is faster.
+
+    Raises:
+        NonFiniteScoreError: a score is NaN or infinite.
+    """
+    found: dict[int, Cut] = {}
+    for kind in {type(view) for view in views}:
+        members = [i for i, view in enumerate(views) if type(view) is kind]
+        found |= zip(members, kind.cuts([views[i] for i in members], score, [counts[i] for i in members]), strict=True)
+    return [found[i] for i in range(len(views))]
 
 
 def compact(entries: Tensor, old: Mask | None, new: Mask) -> Tensor:
@@ -125,6 +146,9 @@ def zero_masked(tensor: Tensor, mask: Mask) -> None:
 
 def kept_square_sum(grad: Tensor, mask: Mask) -> Tensor:
     """Sum of the squares of a gradient's kept entries, a float64 scalar."""
+    fast = _fast(grad.device.type)
+    if fast is not None and grad.is_contiguous() and grad.dtype in fast.FLOATS:
+        return torch.as_tensor(fast.kept_square_sum(grad, mask), dtype=torch.float64)
     return reference.kept_square_sum(grad, mask)
 
 
@@ -136,6 +160,7 @@ __all__ = [
     "Job",
     "backend",
     "compact",
+    "cuts",
     "kept_square_sum",
     "reference",
     "step",

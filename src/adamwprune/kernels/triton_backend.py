@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from adamwprune.kernels.triton_move import compact, zero_masked
-from adamwprune.kernels.triton_step import step, supports
+from adamwprune.kernels.triton_move import compact, kept_square_sum, zero_masked
+from adamwprune.kernels.triton_step import FLOATS, step, supports
 
-__all__ = ["compact", "step", "supports", "zero_masked"]
+__all__ = ["FLOATS", "compact", "kept_square_sum", "step", "supports", "zero_masked"]

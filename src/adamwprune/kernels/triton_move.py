@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Masking and compacting tensors on GPUs."""
+"""Masking, compacting and measuring tensors on GPUs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adamwprune.kernels import triton_passes
 from adamwprune.kernels.layout import starts
-from adamwprune.kernels.triton_step import on
+from adamwprune.kernels.triton_step import KINDS, on
 from adamwprune.prune.masks import BLOCK, Mask
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -32,6 +32,17 @@ def compact(entries: Tensor, old: Mask | None, new: Mask) -> Tensor:
                 _raw(entries), _raw(target), before.bits, starts(before), new.bits, starts(new), new.numel, old is None
             )
     return target
+
+
+def kept_square_sum(grad: Tensor, mask: Mask) -> Tensor:
+    """Sum of the squares of a row-major gradient's kept entries, a float64 scalar on its device."""
+    sums = torch.empty(-(-mask.numel // BLOCK), dtype=torch.float64, device=grad.device)
+    if mask.numel:
+        with on(grad.device):
+            triton_passes.square_sum_kernel[(len(sums),)](
+                grad.data_ptr(), mask.bits.data_ptr(), sums, mask.numel, KIND=KINDS[grad.dtype]
+            )
+    return sums.sum()
 
 
 def _raw(tensor: Tensor) -> Tensor:

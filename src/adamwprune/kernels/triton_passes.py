@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
 # mypy: ignore-errors
-"""Small passes over one tensor: zero what is masked, move what stays. Entries are integers of their size."""
+"""Small passes over one tensor: zero what is masked, move what stays, sum squares of what is kept."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from adamwprune.kernels.triton_language import BLOCK, mask_bytes, places, ranks, spread, start
+from adamwprune.kernels.triton_language import BLOCK, load, mask_bytes, places, ranks, spread, start
 
 
 @triton.jit
@@ -32,3 +32,12 @@ def compact_kernel(entries, target, old_bits, old_starts, bits, starts, numel, A
         origin, slot = start(old_starts, block), ranks(mask_bytes(old_bits, block, numel))
     entry = tl.load(entries + origin + slot, mask=stays, other=0)
     tl.store(target + start(starts, block) + ranks(after), entry, mask=stays)
+
+
+@triton.jit
+def square_sum_kernel(gradient, bits, sums, numel, KIND: tl.constexpr):
+    """Sum of the squares of each block's kept entries, in float64. ``gradient`` and ``bits`` are addresses."""
+    block = tl.program_id(0).to(tl.int64)
+    live = spread(mask_bytes(bits, block, numel))
+    g = load(gradient, block * BLOCK, places(), live, False, KIND, False).to(tl.float64)
+    tl.store(sums + block, tl.sum(tl.sum(g * g, axis=1), axis=0))

@@ -38,13 +38,14 @@ KINDS = {
     torch.uint8: language.CODES.value,
 }
 
-_FLOATS = (torch.float32, torch.bfloat16)
+#: Types of weights and gradients that the kernels take.
+FLOATS = (torch.float32, torch.bfloat16)
 
 #: Types of (weight, exp_avg, exp_avg_sq) that are updated in float32.
 _STATES = {
-    *((weight, torch.float32, torch.float32) for weight in _FLOATS),
-    *((weight, torch.bfloat16, torch.float32) for weight in _FLOATS),
-    *((weight, torch.int8, torch.uint8) for weight in _FLOATS),
+    *((weight, torch.float32, torch.float32) for weight in FLOATS),
+    *((weight, torch.bfloat16, torch.float32) for weight in FLOATS),
+    *((weight, torch.int8, torch.uint8) for weight in FLOATS),
     (torch.bfloat16, torch.bfloat16, torch.bfloat16),
 }
 
@@ -97,7 +98,7 @@ _captured: list[Plan] = []
 def supports(job: Job) -> bool:
     """Whether the kernel can take a tensor: float32 or bfloat16, updated in float32, everything on one device."""
     types = (job.weight.dtype, job.state["exp_avg"].dtype, job.state["exp_avg_sq"].dtype)
-    plain = types in _STATES and job.grad.dtype in _FLOATS and not job.hyper.differentiable
+    plain = types in _STATES and job.grad.dtype in FLOATS and not job.hyper.differentiable
     codes = types[1] == torch.int8
     return plain and not (codes and job.hyper.amsgrad) and not (CORRECTION in job.state and types[0] == torch.float32)
 

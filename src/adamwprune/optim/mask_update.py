@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torch import Tensor
 
+from adamwprune import kernels
 from adamwprune.optim.slots import Slot, bounds
 from adamwprune.prune.config import Prune
 from adamwprune.prune.distributions import BY_SHAPE, by_cut
@@ -40,10 +41,7 @@ def new_masks(
     swaps = [_exchanged(slot, count, exchange_share) for slot, count in zip(slots, counts, strict=True)]
     if not any(swaps) and all(count == slot.masked for slot, count in zip(slots, counts, strict=True)):
         return
-    plans = [
-        _plan(view, slot, prune, count + swap)
-        for view, slot, count, swap in zip(views, slots, counts, swaps, strict=True)
-    ]
+    plans = _plans(views, slots, prune, [count + swap for count, swap in zip(counts, swaps, strict=True)])
     remaining = list(reversed(views))
     del views
     for slot, plan, swap in zip(slots, plans, swaps, strict=True):
@@ -67,13 +65,16 @@ def _score_chunks(view: View, score: Score) -> Callable[[], Iterable[Tensor]]:
     return lambda: view.scores(score)
 
 
-def _plan(view: View, slot: Slot, prune: Prune, masked: int) -> Cut | Mask:
-    """Where the tensor's scores are cut; with a pattern, which compares neighbours, the mask itself."""
+def _plans(views: Sequence[View], slots: Sequence[Slot], prune: Prune, masked: Sequence[int]) -> Sequence[Cut | Mask]:
+    """Where each tensor's scores are cut; with a pattern, which compares neighbours, the masks themselves."""
     ranking, pattern = prune.ranking(), prune.parsed_pattern()
     if pattern is None:
-        return view.cut(ranking, masked - slot.masked)
-    mask = slot.mask or Mask.full(slot.weight.numel(), slot.weight.device)
-    return pattern.select(view.dense_scores(ranking), mask, tuple(slot.weight.shape), masked)
+        return kernels.cuts(views, ranking, [count - slot.masked for slot, count in zip(slots, masked, strict=True)])
+    masks = []
+    for view, slot, count in zip(views, slots, masked, strict=True):
+        mask = slot.mask or Mask.full(slot.weight.numel(), slot.weight.device)
+        masks.append(pattern.select(view.dense_scores(ranking), mask, tuple(slot.weight.shape), count))
+    return masks
 
 
 def _exchanged(slot: Slot, masked: int, share: float) -> int:

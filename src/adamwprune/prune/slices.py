@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -74,6 +74,11 @@ class View:
     def cut(self, score: Score, count: int) -> Cut:
         """The cut below which exactly ``count`` of the kept weights' scores lie."""
         return lowest(lambda: self.scores(score), count)
+
+    @staticmethod
+    def cuts(views: Sequence[View], score: Score, counts: Sequence[int]) -> list[Cut]:
+        """:meth:`cut` of many tensors of this kind."""
+        return [view.cut(score, count) for view, count in zip(views, counts, strict=True)]
 
     def keep_above(self, cut: Cut, score: Score) -> Mask:
         """The mask without the weights whose scores lie below the cut."""
