@@ -13,7 +13,7 @@ setup(
                 for name in ("adamw", "block", "formats", "generic", "lanes", "select")
             ],
             # Contraction would add multiply-adds that the other instruction sets do not have, and change bits.
-            extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno"],
+            extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"],
             optional=True,
         )
     ]

@@ -81,11 +81,21 @@ INLINE void store(void *target, int32_t type, int64_t start, int valid, __m512 v
     }
 }
 
+/* Ask for the line of an entry; of one behind the end, too, which does nothing. */
+INLINE void prefetch(const void *source, int32_t type, int64_t i)
+{
+    _mm_prefetch((const char *)source + i * (type == ADAMW_F32 ? 4 : 2), _MM_HINT_T0);
+}
+
 /* Bits of a block's weights from `i` on, sixteen or fewer. */
 INLINE __mmask16 kept_lanes(const uint8_t *bits, int i, int length)
 {
-    uint16_t kept = 0;
-    memcpy(&kept, bits + i / 8, length - i > 8 ? 2 : 1);
+    if (length - i >= 16) {
+        uint16_t kept;
+        memcpy(&kept, bits + i / 8, 2);
+        return kept;
+    }
+    const uint32_t kept = length - i > 8 ? bits[i / 8] | (uint32_t)bits[i / 8 + 1] << 8 : bits[i / 8];
     return (__mmask16)(kept & first_lanes(length - i));
 }
 
@@ -114,6 +124,14 @@ INLINE void scatter_block(void *target, int32_t type, const uint8_t *bits, int64
         const __mmask16 kept = kept_lanes(bits + low / 8, i, length);
         store(target, type, low + i, length - i, _mm512_maskz_expand_ps(kept, _mm512_loadu_ps(values)));
         values += _mm_popcnt_u32(kept);
+    }
+}
+
+INLINE void zero_lanes(const uint8_t *bits, int length, float *values)
+{
+    for (int i = 0; i < length; i += 16) {
+        const __m512 here = load(values, ADAMW_F32, i, length - i);
+        store(values, ADAMW_F32, i, length - i, _mm512_maskz_mov_ps(kept_lanes(bits, i, length), here));
     }
 }
 
@@ -152,9 +170,10 @@ INLINE __m512 update16(const adamw_tensor *t, __m512 weight, __m512 grad, __m512
 }
 
 /* State lies as the weights do: no mask, or one whose masked lanes are stored as zero. */
-INLINE void step_dense(const adamw_tensor *t, int64_t block, const int32_t weight_type, const int32_t first_type,
+INLINE void step_dense(const adamw_tensor *tensor, int64_t block, const int32_t weight_type, const int32_t first_type,
                        const int32_t second_type)
 {
+    const adamw_tensor copy = *tensor, *t = &copy; /* which no store can change: settings stay in registers */
     const int64_t low = block * ADAMW_BLOCK;
     const int length = block_length(t->numel, low);
     for (int i = 0; i < length; i += 16) {
@@ -173,9 +192,10 @@ INLINE void step_dense(const adamw_tensor *t, int64_t block, const int32_t weigh
     }
 }
 
-INLINE void step_compact(const adamw_tensor *t, int64_t block, const int32_t weight_type, const int32_t first_type,
+INLINE void step_compact(const adamw_tensor *tensor, int64_t block, const int32_t weight_type, const int32_t first_type,
                          const int32_t second_type)
 {
+    const adamw_tensor copy = *tensor, *t = &copy; /* which no store can change: settings stay in registers */
     _Alignas(64) float w[LANES], g[LANES];
     const int64_t low = block * ADAMW_BLOCK, slot = t->base[block];
     const int length = block_length(t->numel, low);
@@ -186,6 +206,10 @@ INLINE void step_compact(const adamw_tensor *t, int64_t block, const int32_t wei
         const __mmask16 kept = kept_lanes(bits, i, length);
         const __m512 weight = load(t->weight, weight_type, low + i, length - i);
         const __m512 grad = load(t->grad, weight_type, low + i, length - i);
+        prefetch(t->weight, weight_type, low + i + ADAMW_BLOCK);
+        prefetch(t->grad, weight_type, low + i + ADAMW_BLOCK);
+        prefetch(t->exp_avg, first_type, slot + count);
+        prefetch(t->exp_avg_sq, second_type, slot + count);
         _mm512_storeu_ps(w + count, _mm512_maskz_compress_ps(kept, weight));
         _mm512_storeu_ps(g + count, _mm512_maskz_compress_ps(kept, grad));
         count += (int)_mm_popcnt_u32(kept);

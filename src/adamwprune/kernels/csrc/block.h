@@ -6,7 +6,9 @@
  *     static int gather_block(const void *source, int32_t type, const uint8_t *bits, int64_t low, int length, float *out)
  *     static void scatter_block(void *target, int32_t type, const uint8_t *bits, int64_t low, int length, const float *in)
  * which turn the kept entries of a block (all where `bits` is NULL) to float32 and back, and put zero where none is kept.
- * The first returns how many there are, and may write 16 entries more. */
+ * The first returns how many there are, and may write 16 entries more. And
+ *     static void zero_lanes(const uint8_t *bits, int length, float *values)
+ * which puts zero where none is kept. */
 
 #include <math.h>
 #include <string.h>
@@ -27,44 +29,51 @@ static inline void group_ends(const uint8_t *bits, int length, int *ends)
     }
 }
 
-static inline void lane_places(const uint8_t *bits, int64_t low, int length, uint32_t *places)
+/* Places in the tensor of a block's lanes. */
+static inline void lane_places(const uint8_t *bits, int64_t low, int length, uint32_t *restrict places)
 {
-    int count = 0;
-    for (int byte = 0; byte * 8 < length; byte++)
-        for (uint32_t kept = kept_bits(bits, byte, length); kept; kept &= kept - 1)
-            places[count++] = (uint32_t)low + (uint32_t)(byte * 8 + __builtin_ctz(kept));
+    float all[ADAMW_BLOCK], lanes[LANES];
+    for (int i = 0; i < ADAMW_BLOCK; i++)
+        all[i] = (float)i;
+    const int count = gather_block(all, ADAMW_F32, bits, 0, length, lanes);
+    for (int i = 0; i < count; i++)
+        places[i] = (uint32_t)low + (uint32_t)(int32_t)lanes[i];
 }
 
-static inline void zero_lanes(const uint8_t *bits, int length, float *values)
+/* Where g² > theta v, g becomes sign(g) sqrt(theta v); weights that have seen no gradient yet pass. */
+static inline void clip_spikes(float theta, int count, float *restrict g, const float *restrict v)
 {
-    for (int i = 0; i < length; i++)
-        values[i] = bits[i / 8] >> (i % 8) & 1 ? values[i] : 0.0f;
-}
-
-static inline void update(const adamw_tensor *t, int count, float *w, const float *g, float *m, float *v, float *x)
-{
-    const float lerp = t->grad_weight < 0.5f ? t->grad_weight : t->grad_weight - 1.0f;
-    const int from_grad = !(t->grad_weight < 0.5f);
     for (int i = 0; i < count; i++) {
-        float grad = g[i] * t->scale;
-        if (t->maximize)
-            grad = -grad;
-        if (t->theta > 0.0f && v[i] != 0.0f) {
-            float limit = sqrtf(t->theta * v[i]);
-            grad = grad > limit ? limit : grad < -limit ? -limit : grad;
-        }
-        if (t->coupled != 0.0f) /* 0 times an infinite weight would be NaN */
-            grad = grad + w[i] * t->coupled;
-        float weight = w[i] * t->decay;
-        m[i] = fmaf(lerp, grad - m[i], from_grad ? grad : m[i]);
-        v[i] = fmaf(t->square_weight * grad, grad, v[i] * t->beta2);
-        float square = v[i];
-        if (x) {
-            x[i] = x[i] > v[i] ? x[i] : v[i];
-            square = x[i];
-        }
-        w[i] = weight + (t->neg_step * m[i]) / (sqrtf(square) / t->bias2_sqrt + t->eps);
+        const float root = sqrtf(theta * v[i]), limit = v[i] != 0.0f ? root : INFINITY;
+        const float grad = g[i] < -limit ? -limit : g[i];
+        g[i] = g[i] > limit ? limit : grad;
     }
+}
+
+/* Adam(W) of `count` lanes; `g` is used up, `x` is NULL without AMSGrad. */
+static inline void update(const adamw_tensor *tensor, int count, float *restrict w, float *restrict g, float *restrict m,
+                          float *restrict v, float *restrict x)
+{
+    const adamw_tensor t = *tensor; /* which no store can change */
+    const int from_grad = !(t.grad_weight < 0.5f);
+    const float lerp = from_grad ? t.grad_weight - 1.0f : t.grad_weight, sign = t.maximize ? -1.0f : 1.0f;
+    for (int i = 0; i < count; i++)
+        g[i] = g[i] * t.scale * sign;
+    if (t.theta > 0.0f)
+        clip_spikes(t.theta, count, g, v);
+    if (t.coupled != 0.0f) /* 0 times an infinite weight would be NaN */
+        for (int i = 0; i < count; i++)
+            g[i] = g[i] + w[i] * t.coupled;
+    for (int i = 0; i < count; i++) {
+        m[i] = fmaf(lerp, g[i] - m[i], from_grad ? g[i] : m[i]);
+        v[i] = fmaf(t.square_weight * g[i], g[i], v[i] * t.beta2);
+    }
+    if (x)
+        for (int i = 0; i < count; i++)
+            x[i] = x[i] > v[i] ? x[i] : v[i];
+    const float *square = x ? x : v;
+    for (int i = 0; i < count; i++)
+        w[i] = w[i] * t.decay + (t.neg_step * m[i]) / (sqrtf(square[i]) / t.bias2_sqrt + t.eps);
 }
 
 static inline void step_any_block(const adamw_tensor *t, int64_t block)
@@ -108,8 +117,8 @@ static inline void step_any_block(const adamw_tensor *t, int64_t block)
         make_noise(places, count, t->number, second, first, word);
     }
     if (coded) {
-        encode_first(m, ends, t->exp_avg_unit + block * ADAMW_GROUPS, groups, first);
-        encode_second(v, ends, t->exp_avg_sq_unit + block * ADAMW_GROUPS, groups, second);
+        encode(m, 0, ends, t->exp_avg_unit + block * ADAMW_GROUPS, groups, first);
+        encode(v, 1, ends, t->exp_avg_sq_unit + block * ADAMW_GROUPS, groups, second);
     }
     if (t->correction) {
         split(w, rest, count, word); /* zero stays zero, whatever the noise */

@@ -27,18 +27,17 @@ static inline float bits_float(uint32_t bits)
 }
 
 /* Random words of the lanes at `places` of the tensor: for the second moment, the first, the weight. */
-static inline void make_noise(const uint32_t *places, int count, uint32_t number, uint32_t *second, uint32_t *first,
-                              uint32_t *weight)
+static inline void make_noise(const uint32_t *places, int count, uint32_t number, uint32_t *restrict second,
+                              uint32_t *restrict first, uint32_t *restrict weight)
 {
     const uint32_t seed = number * 0x85EBCA77u;
     for (int i = 0; i < count; i++) {
         uint32_t x = places[i] * 0x9E3779B1u + seed;
         x = (x ^ (x >> 16)) * 0x7FEB352Du;
         x = (x ^ (x >> 15)) * 0x846CA68Bu;
-        x ^= x >> 16;
-        second[i] = x;
-        first[i] = x * 0x9E3779B1u;
-        weight[i] = x * 0x9E3779B1u * 0x85EBCA77u;
+        second[i] = x ^ (x >> 16);
+        first[i] = second[i] * 0x9E3779B1u;
+        weight[i] = first[i] * 0x85EBCA77u;
     }
 }
 
@@ -50,18 +49,24 @@ static inline float uniform(uint32_t word)
 /* Codes, read as float32, to moments, in place. */
 static inline void decode_first(float *codes, const int *ends, const float *units)
 {
-    for (int k = 0, i = 0; k < ADAMW_GROUPS; k++)
-        for (; i < ends[k]; i++)
-            codes[i] = codes[i] * fabsf(codes[i]) * units[k];
+    for (int k = 0, first = 0; k < ADAMW_GROUPS; first = ends[k++]) {
+        const float unit = first < ends[k] ? units[k] : 0.0f; /* a block's last groups may not exist */
+        const int end = ends[k];
+        for (int i = first; i < end; i++)
+            codes[i] = codes[i] * fabsf(codes[i]) * unit;
+    }
 }
 
 static inline void decode_second(float *codes, const int *ends, const float *units)
 {
-    for (int k = 0, i = 0; k < ADAMW_GROUPS; k++)
-        for (; i < ends[k]; i++) {
+    for (int k = 0, first = 0; k < ADAMW_GROUPS; first = ends[k++]) {
+        const float unit = first < ends[k] ? units[k] : 0.0f;
+        const int end = ends[k];
+        for (int i = first; i < end; i++) {
             const float square = codes[i] * codes[i];
-            codes[i] = square * square * units[k];
+            codes[i] = square * square * unit;
         }
+    }
 }
 
 /* A group's largest entry over the value of its largest code; 0 where all are (nearly) zero. */
@@ -78,50 +83,57 @@ static inline float unit_of(const float *moments, int first, int last, float lea
     return largest < least ? 0.0f : largest / steps;
 }
 
-/* Moments to codes, as float32 and in place, and new units. A group whose unit is 0 or lost has codes 0. */
-static inline void encode_first(float *moments, const int *ends, float *units, int groups, const uint32_t *words)
+/* Moments of one group to codes, as float32 and in place. */
+static inline void code_first(float *restrict moments, int first, int end, float unit, const uint32_t *restrict words)
 {
-    for (int k = 0, i = 0; k < groups; i = ends[k++]) {
-        const float unit = units[k] = unit_of(moments, i, ends[k], LEAST_FIRST, 127.0f * 127.0f);
-        const int usable = unit > 0.0f && unit < INFINITY;
-        for (int j = i; j < ends[k]; j++) {
-            const float ratio = usable ? fabsf(moments[j]) / unit : 0.0f, root = sqrtf(ratio);
-            const float low = (float)(int32_t)(root < 127.0f ? root : 127.0f);
-            const float gap = (low + 1.0f) * (low + 1.0f) - low * low;
-            const float up = uniform(words[j]) * gap < ratio - low * low ? 1.0f : 0.0f;
-            const float code = low + up < 127.0f ? low + up : 127.0f;
-            moments[j] = copysignf(code, moments[j]);
-        }
+    for (int i = first; i < end; i++) {
+        const float ratio = fabsf(moments[i]) / unit;
+        const int32_t root = (int32_t)sqrtf(ratio), whole = root < 127 ? root : 127;
+        const float low = (float)whole, gap = (low + 1.0f) * (low + 1.0f) - low * low;
+        const int32_t code = whole + (uniform(words[i]) * gap < ratio - low * low);
+        moments[i] = copysignf((float)(code < 127 ? code : 127), moments[i]);
     }
 }
 
-static inline void encode_second(float *moments, const int *ends, float *units, int groups, const uint32_t *words)
+static inline void code_second(float *restrict moments, int first, int end, float unit, const uint32_t *restrict words)
 {
-    for (int k = 0, i = 0; k < groups; i = ends[k++]) {
-        const float unit = units[k] = unit_of(moments, i, ends[k], LEAST_SECOND, 255.0f * 255.0f * 255.0f * 255.0f);
-        const int usable = unit > 0.0f && unit < INFINITY;
-        for (int j = i; j < ends[k]; j++) {
-            const float ratio = usable ? moments[j] / unit : 0.0f, root = sqrtf(sqrtf(ratio));
-            const float low = (float)(int32_t)(root < 255.0f ? root : 255.0f), next = low + 1.0f;
-            const float fourth = (low * low) * (low * low), gap = (next * next) * (next * next) - fourth;
-            const float up = uniform(words[j]) * gap < ratio - fourth ? 1.0f : 0.0f;
-            float code = low + up < 255.0f ? low + up : 255.0f;
-            if (code == 0.0f && ratio > 0.0f)
-                code = 1.0f;
-            moments[j] = code;
-        }
+    for (int i = first; i < end; i++) {
+        const float ratio = moments[i] / unit;
+        const int32_t root = (int32_t)sqrtf(sqrtf(ratio)), whole = root < 255 ? root : 255;
+        const float low = (float)whole, next = low + 1.0f;
+        const float fourth = (low * low) * (low * low), gap = (next * next) * (next * next) - fourth;
+        const int32_t code = whole + (uniform(words[i]) * gap < ratio - fourth), least = ratio > 0.0f;
+        const int32_t most = code < 255 ? code : 255;
+        moments[i] = (float)(most > least ? most : least);
+    }
+}
+
+/* Moments of a block to codes, as float32 and in place, and its groups' new units; `words` of the noise. A group whose
+ * unit is 0 or lost has codes 0. */
+static inline void encode(float *moments, int second, const int *ends, float *units, int groups, const uint32_t *words)
+{
+    const float least = second ? LEAST_SECOND : LEAST_FIRST;
+    const float steps = second ? 255.0f * 255.0f * 255.0f * 255.0f : 127.0f * 127.0f;
+    for (int k = 0, first = 0; k < groups; first = ends[k++]) {
+        const float unit = units[k] = unit_of(moments, first, ends[k], least, steps);
+        if (!(unit > 0.0f && unit < INFINITY))
+            memset(moments + first, 0, (size_t)(ends[k] - first) * sizeof *moments);
+        else if (second)
+            code_second(moments, first, ends[k], unit, words);
+        else
+            code_first(moments, first, ends[k], unit, words);
     }
 }
 
 /* The 24-bit values of bfloat16 weights and their corrections, both read as float32; into `weights`. */
-static inline void join(float *weights, const float *corrections, int count)
+static inline void join(float *restrict weights, const float *restrict corrections, int count)
 {
     for (int i = 0; i < count; i++)
         weights[i] = bits_float(float_bits(weights[i]) + (uint32_t)((int32_t)corrections[i] * 256));
 }
 
 /* bfloat16 weights (as float32, in place) and corrections (as float32), rounded stochastically to 24 bits. */
-static inline void split(float *values, float *corrections, int count, const uint32_t *words)
+static inline void split(float *restrict values, float *restrict corrections, int count, const uint32_t *restrict words)
 {
     for (int i = 0; i < count; i++) {
         const uint32_t bits = float_bits(values[i]);

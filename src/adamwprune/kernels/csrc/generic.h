@@ -48,5 +48,16 @@ static inline void scatter_block(void *target, int32_t type, const uint8_t *bits
     store_lanes(target, type, low, length, all);
 }
 
+static inline void zero_lanes(const uint8_t *bits, int length, float *restrict values)
+{
+    float all[ADAMW_BLOCK];
+    uint16_t index[ADAMW_BLOCK];
+    const int count = positions(bits, length, index);
+    memcpy(all, values, (size_t)length * sizeof *values);
+    memset(values, 0, (size_t)length * sizeof *values);
+    for (int i = 0; i < count; i++)
+        values[index[i]] = all[index[i]];
+}
+
 #include "block.h"
 #include "select.h"
