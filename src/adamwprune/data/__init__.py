@@ -4,8 +4,19 @@
 A new data set is one file with a reader and one line in ``registry.py``.
 """
 
-from adamwprune.data.dataset import DataError, DataFile, Dataset, DatasetInfo, Split, TokenData, TokenInfo
-from adamwprune.data.registry import DATASETS, VERSION, checksum, find, images, load, load_text, text
+from adamwprune.data.dataset import DataError, DataFile, Dataset, DatasetInfo, Split, StreamInfo, TokenData, TokenInfo
+from adamwprune.data.registry import (
+    DATASETS,
+    VERSION,
+    checksum,
+    find,
+    images,
+    load,
+    load_text,
+    open_stream,
+    stream,
+    text,
+)
 from adamwprune.data.tokens import Tokens, Windows
 
 __all__ = [
@@ -16,6 +27,7 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "Split",
+    "StreamInfo",
     "TokenData",
     "TokenInfo",
     "Tokens",
@@ -25,5 +37,7 @@ __all__ = [
     "images",
     "load",
     "load_text",
+    "open_stream",
+    "stream",
     "text",
 ]

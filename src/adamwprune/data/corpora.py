@@ -34,7 +34,14 @@ HUB = {
 
 
 def _info(name: str, summary: str) -> TokenInfo:
-    return TokenInfo(name=name, summary=summary, read=bins.read, identify=bins.identify, check=bins.check)
+    return TokenInfo(
+        name=name,
+        summary=summary,
+        read=bins.read,
+        identify=bins.identify,
+        check=bins.check,
+        check_bytes=bins.check_bytes,
+    )
 
 
 INFOS = (

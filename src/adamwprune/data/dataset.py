@@ -6,12 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from adamwprune.data.tokens import Tokens
+
+if TYPE_CHECKING:  # it needs DataError
+    from adamwprune.data.image_index import Index
 
 
 class DataError(ValueError):
@@ -87,6 +90,8 @@ class SourceInfo:
     files: tuple[DataFile, ...] = ()
     #: What is wrong, by path, where that is not a matter of looking for ``files`` one by one.
     check: Callable[[Any, Path], dict[str, str]] | None = None
+    #: The same with every byte read, where ``check`` leaves that out because there are so many.
+    check_bytes: Callable[[Any, Path], dict[str, str]] | None = None
 
     @property
     def built_in(self) -> bool:
@@ -124,5 +129,27 @@ class DatasetInfo(SourceInfo):
     digests: Callable[[DatasetInfo, Path], dict[str, str]] | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageFolders:
+    """A data set of images that stay where they are."""
+
+    name: str
+    train: Index
+    test: Index
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamInfo(SourceInfo):
+    """An entry of images that do not fit into memory: they are read while they are trained on."""
+
+    classes: int
+    #: Mean and standard deviation of a pixel in [0, 1], per channel.
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    open: Callable[[StreamInfo, Path], ImageFolders]
+    #: Identifies the content, whatever the files around it look like.
+    identify: Callable[[StreamInfo, Path], str]
+
+
 #: An entry of the registry.
-Info = DatasetInfo | TokenInfo
+Info = DatasetInfo | TokenInfo | StreamInfo

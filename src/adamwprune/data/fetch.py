@@ -24,7 +24,8 @@ TIMEOUT = 30.0
 
 def verify(name: str, data_dir: str | Path) -> dict[str, str]:
     """What is wrong with each file of a data set, by path; empty when all are there and have their checksums."""
-    return files.problems(find(name), Path(data_dir))
+    info = find(name)
+    return (info.check_bytes or files.problems)(info, Path(data_dir))
 
 
 def accept(name: str, data_dir: str | Path) -> list[str]:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import NoReturn
 
-from adamwprune.data import accepted, cifar, corpora, digits, mnist, shakespeare, stdlib
-from adamwprune.data.dataset import Dataset, DatasetInfo, Info, TokenData, TokenInfo
+from adamwprune.data import accepted, cifar, corpora, digits, imagenet, mnist, shakespeare, stdlib
+from adamwprune.data.dataset import Dataset, DatasetInfo, ImageFolders, Info, StreamInfo, TokenData, TokenInfo
 
 #: Raised when a reader, a split or the augmentation changes its meaning, so that runs before and after are told apart.
 VERSION = 1
@@ -24,7 +25,15 @@ DATASETS: dict[str, Info] = {
         shakespeare.INFO,
         shakespeare.INFO_BPE,
         *corpora.INFOS,
+        imagenet.INFO,
     )
+}
+
+#: What entries of each kind hold, in words.
+KINDS: dict[type[Info], str] = {
+    DatasetInfo: "images in memory",
+    TokenInfo: "text",
+    StreamInfo: "images that are streamed",
 }
 
 
@@ -37,29 +46,34 @@ def find(name: str) -> Info:
 
 
 def images(name: str) -> DatasetInfo:
-    """The entry of ``name``; ValueError where it holds no images."""
+    """The entry of ``name``; ValueError where it holds no images in memory."""
     info = find(name)
-    if isinstance(info, DatasetInfo):
-        return info
-    raise ValueError(f"data set {name!r} holds text, and images are wanted: expected one of {_names(DatasetInfo)}")
+    return info if isinstance(info, DatasetInfo) else _refuse(info, DatasetInfo)
 
 
 def text(name: str) -> TokenInfo:
     """The entry of ``name``; ValueError where it holds no text."""
     info = find(name)
-    if isinstance(info, TokenInfo):
-        return info
-    raise ValueError(f"data set {name!r} holds images, and text is wanted: expected one of {_names(TokenInfo)}")
+    return info if isinstance(info, TokenInfo) else _refuse(info, TokenInfo)
 
 
-def _names(kind: type) -> str:
-    return ", ".join(name for name, info in DATASETS.items() if isinstance(info, kind))
+def stream(name: str) -> StreamInfo:
+    """The entry of ``name``; ValueError where it holds no images that are streamed."""
+    info = find(name)
+    return info if isinstance(info, StreamInfo) else _refuse(info, StreamInfo)
+
+
+def _refuse(info: Info, wanted: type[Info]) -> NoReturn:
+    names = ", ".join(name for name, other in DATASETS.items() if isinstance(other, wanted))
+    raise ValueError(f"data set {info.name!r} holds {KINDS[type(info)]}: expected {KINDS[wanted]}, one of {names}")
 
 
 def checksum(name: str, data_dir: str | Path) -> str:
     """Identifies the content that runs on a data set see: the canonical one, and what was accepted in its place."""
     info = find(name)
     if isinstance(info, TokenInfo):
+        return info.identify(info, Path(data_dir))
+    if isinstance(info, StreamInfo):
         return info.identify(info, Path(data_dir))
     also = accepted.read(name, Path(data_dir))
     if not also:
@@ -80,3 +94,9 @@ def load_text(name: str, data_dir: str | Path) -> TokenData:
     """Read a text from ``data_dir``; DataError says what is missing and what to do."""
     info = text(name)
     return info.read(info, Path(data_dir))
+
+
+def open_stream(name: str, data_dir: str | Path) -> ImageFolders:
+    """Look up where the images of each split lie; DataError says what is missing and what to do."""
+    info = stream(name)
+    return info.open(info, Path(data_dir))

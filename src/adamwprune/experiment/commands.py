@@ -135,13 +135,13 @@ def doctor(data_dir: Path) -> None:
 
 def list_data(data_dir: Path) -> None:
     """One line for each data set."""
-    from adamwprune.data import DATASETS, fetch
+    from adamwprune.data import DATASETS, files
 
     for name, info in DATASETS.items():
         if info.built_in:
             where = "built in"
         else:
-            problems = fetch.verify(name, data_dir)
+            problems = files.problems(info, data_dir)
             lacking = f"missing or corrupt: {len(problems)} files" if info.files else "not prepared"
             where = lacking if problems else "here"
         print(f"{name:16}{info.summary}  ({where})")

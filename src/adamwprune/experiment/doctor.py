@@ -13,7 +13,7 @@ import torch
 
 import adamwprune
 from adamwprune import kernels
-from adamwprune.data import DATASETS, fetch
+from adamwprune.data import DATASETS, files
 from adamwprune.kernels import native, triton_support
 from adamwprune.training import device
 
@@ -29,7 +29,7 @@ def examine(data_dir: Path) -> Iterator[tuple[str, str]]:
     yield "device", f"{chosen}: {device.describe(chosen)}"
     yield "kernel", _kernel(chosen)
     for name, info in DATASETS.items():
-        problems = {} if info.built_in else fetch.verify(name, data_dir)
+        problems = {} if info.built_in else files.problems(info, data_dir)
         found = "built in" if info.built_in else f"complete in {data_dir}"
         yield f"data {name}", f"missing or corrupt in {data_dir}: {', '.join(problems)}" if problems else found
 
