@@ -16,6 +16,8 @@ from typing import Any
 #: Seconds until ranks that wait for each other are given up.
 PATIENCE = 60
 
+_HANGS = "did not end"
+
 
 class Workers:
     """Up to three ranks. Called with a module-level function: ``ranks(2, function, *arguments)``."""
@@ -34,10 +36,11 @@ class Workers:
         with tempfile.TemporaryDirectory() as folder:
             for rank in range(world):
                 self._pipes[rank].send((rank, world, str(Path(folder) / "store"), function, arguments))
-            answers = [pipe.recv() if pipe.poll(PATIENCE) else ("did not end", None) for pipe in self._pipes[:world]]
+            answers = [pipe.recv() if pipe.poll(PATIENCE) else (_HANGS, None) for pipe in self._pipes[:world]]
         failed = {rank: error for rank, (error, _) in enumerate(answers) if error}
         if failed:
-            self.stop()
+            if any(error == _HANGS for error in failed.values()):
+                self.stop()
             raise AssertionError("\n".join(f"rank {rank}: {error}" for rank, error in failed.items()))
         return [result for _, result in answers]
 
@@ -49,6 +52,10 @@ class Workers:
             process.start()
             self._pipes.append(mine)
             self._processes.append(process)
+        for pipe in self._pipes[:count]:
+            pipe.send("ready?")
+        for pipe in self._pipes[:count]:
+            assert pipe.recv() == "ready"
 
     def stop(self) -> None:
         """End the processes; the next call starts new ones."""
@@ -65,14 +72,20 @@ def _serve(pipe: Connection, path: list[str]) -> None:
     import torch.distributed as dist
 
     torch.set_num_threads(1)
+    import torch.distributed.tensor
+    import torch.nn.parallel
+
     while True:
+        assert pipe.recv() == "ready?"
+        pipe.send("ready")
         rank, world, store, function, arguments = pipe.recv()
         try:
             dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
             result = function(rank, *arguments)
             dist.barrier()
-            dist.destroy_process_group()
-            pipe.send((None, result))
-        except BaseException:
-            pipe.send((traceback.format_exc(), None))
-            return
+            answer = (None, result)
+        except Exception:
+            answer = (traceback.format_exc(), None)
+        # Ranks that wait for one that failed are told by their connection.
+        dist.destroy_process_group()
+        pipe.send(answer)

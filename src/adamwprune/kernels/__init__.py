@@ -16,6 +16,7 @@ from adamwprune.kernels.job import Hyper, Job
 from adamwprune.kernels.native_view import NativeView
 from adamwprune.prune.masks import Mask
 from adamwprune.prune.scores import Score
+from adamwprune.prune.shards import local
 from adamwprune.prune.slices import View
 from adamwprune.prune.thresholds import Cut
 
@@ -128,6 +129,7 @@ def cuts(views: Sequence[View], score: Score, counts: Sequence[int]) -> list[Cut
 
 def compact(entries: Tensor, old: Mask | None, new: Mask) -> Tensor:
     """The entries of ``new``'s kept weights, out of those of ``old``'s (None: of all); ``entries`` are used up."""
+    entries = local(entries)
     fast = _fast(entries.device.type)
     if fast is not None and entries.is_contiguous():
         compacted: Tensor = fast.compact(entries, old, new)
@@ -137,6 +139,7 @@ def compact(entries: Tensor, old: Mask | None, new: Mask) -> Tensor:
 
 def zero_masked(tensor: Tensor, mask: Mask) -> None:
     """Set the masked entries of a tensor of the parameter's shape to zero, in place."""
+    tensor = local(tensor)
     fast = _fast(tensor.device.type)
     if fast is not None and tensor.is_contiguous():
         fast.zero_masked(tensor, mask)

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from adamwprune.optim.slots import Slot
+from adamwprune.prune.shards import local
 
 KINDS = ("weights", "gradients", "state", "mask", "workspace")
 
 
 def nbytes(tensor: Tensor | None) -> int:
-    """Bytes of a tensor's entries; 0 for None."""
-    return 0 if tensor is None else tensor.numel() * tensor.element_size()
+    """Bytes of a tensor's entries on this rank; 0 for None."""
+    return 0 if tensor is None else local(tensor).numel() * tensor.element_size()
 
 
 def count(optimizer: torch.optim.Optimizer, params: Iterable[Tensor]) -> dict[str, int]:

@@ -17,17 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adamwprune.kernels import formats
-from adamwprune.kernels.reference import expand
-from adamwprune.optim.forms import Form
-from adamwprune.optim.layout import PER_WEIGHT, decoded
+from adamwprune.kernels import reference
 from adamwprune.optim.pruner import Pruner
 from adamwprune.optim.record import Loaded
 from adamwprune.optim.slots import Slot
 from adamwprune.prune.masks import Mask
+from adamwprune.prune.shards import like, local, ranks_of, shard
 
 #: Entries of a parameter's state that are ours, and that torch would cast to the weight's dtype on loading.
-_OURS = ("prune_mask", "prune_movement", formats.CORRECTION, *formats.UNITS.values())
+_OURS = ("prune_mask", "prune_movement")
 
 
 def indexed(groups: Iterable[dict[str, Any]]) -> list[Any]:
@@ -35,39 +33,38 @@ def indexed(groups: Iterable[dict[str, Any]]) -> list[Any]:
     return [p for group in groups for p in group["params"]]
 
 
-def export(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: Pruner | None) -> None:
+def export(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: Pruner) -> None:
     """Turn a state dict just made by torch into the form on disk, in place; live state is not touched."""
     for number, (group, saved) in enumerate(zip(optimizer.param_groups, state_dict["param_groups"], strict=True)):
-        if pruner is not None:
-            saved["prune"] = pruner.record(number)
+        saved["prune"] = pruner.record(number)
         for p, key in zip(group["params"], saved["params"], strict=True):
-            slot = pruner.slots.get(p) if pruner is not None else None
-            masked = slot is not None and (slot.mask is not None or slot.movement is not None)
-            if masked or formats.Units.of(state_dict["state"].get(key, {})) is not None:
+            slot = pruner.slots.get(p)
+            if slot is not None and (slot.mask is not None or slot.movement is not None):
                 entry = dict(state_dict["state"].get(key, {}))
-                state_dict["state"][key] = _export_entry(entry, slot or Slot("", p, number))
+                state_dict["state"][key] = _export_entry(entry, slot)
 
 
 def _export_entry(entry: dict[str, Any], slot: Slot) -> dict[str, Any]:
-    """Dense float moments, whatever layout and form they are in; the units of codes go along, so nothing drifts."""
-    mask, shape = slot.mask, slot.weight.shape
-    stored = mask if slot.compact else None
-    units = formats.Units.of(entry)
-    if units is not None:
-        entry.update({name: decoded(name, entry[name], units, stored) for name in formats.UNITS})
+    mask, weight = slot.mask, slot.weight
+    shape = local(weight).shape
     if slot.movement is not None:
-        movement = slot.movement
-        entry["prune_movement"] = movement.view(shape).clone() if stored is None else expand(movement, stored, shape)
+        if mask is not None and slot.compact:
+            entry["prune_movement"] = like(reference.expand(slot.movement, mask, shape), weight)
+        else:
+            entry["prune_movement"] = like(slot.movement.view(shape).clone(), weight)
     if mask is None:
         return entry
-    if stored is not None:
-        for name in PER_WEIGHT:
+    if slot.compact:
+        for name in reference.MOMENTS:
             if name in entry:
-                entry[name] = expand(entry[name], stored, shape, fill=-0.0 if name == "exp_avg_sq" else 0.0)
+                fill = -0.0 if name == "exp_avg_sq" else 0.0
+                entry[name] = like(reference.expand(entry[name], mask, shape, fill), weight)
     elif "exp_avg_sq" in entry:
-        entry["exp_avg_sq"] = entry["exp_avg_sq"].masked_fill(~mask.to_bool(shape), -0.0)
-    else:
+        entry["exp_avg_sq"] = like(local(entry["exp_avg_sq"]).masked_fill(~mask.to_bool(shape), -0.0), weight)
+    elif shard(weight) is None:
         entry["prune_mask"] = mask.bits.clone()
+    else:  # packed bits of rows cannot be spread anew over other ranks
+        entry["prune_mask"] = like(mask.to_bool(shape).to(torch.uint8), weight)
     return entry
 
 
@@ -85,6 +82,7 @@ def read(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: P
             f"the checkpoint has parameter groups of {theirs} tensors and this optimizer of {ours}: it is of another "
             "model, or its groups were made another way"
         )
+    masks = _read_masks(state_dict, optimizer, pruner)
     for group, saved in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
         record = saved.get("prune") or {}
         if record:
@@ -94,13 +92,13 @@ def read(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: P
         names = group.get("param_names", [str(key) for key in saved["params"]])
         for name, p, key in zip(names, group["params"], saved["params"], strict=True):
             entry = state_dict["state"].get(key, {})
-            mask = _read_mask(entry, p)
-            if mask is not None:
+            if p in masks:
                 _check_scope(name, p, pruner)
-                found += mask.masked
-                loaded.masks[p] = mask
+                found += masks[p].masked + masks[p].elsewhere
+                loaded.masks[p] = masks[p]
             if "prune_movement" in entry and p in pruner.slots:
-                loaded.movement[p] = entry["prune_movement"].reshape(-1).to(p.device, torch.float32, copy=True)
+                movement = local(entry["prune_movement"]).reshape(-1)
+                loaded.movement[p] = movement.to(p.device, torch.float32, copy=True)
         _check_record(record, found, len(loaded.movement) - buffers, pruner)
     return loaded
 
@@ -113,15 +111,34 @@ def _check_scope(name: str, p: Tensor, pruner: Pruner) -> None:
         )
 
 
+def _read_masks(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: Pruner) -> dict[Tensor, Mask]:
+    """The masks of all tensors that have masked weights, on this rank or another."""
+    params, keys = indexed(optimizer.param_groups), indexed(state_dict["param_groups"])
+    masks = {p: _read_mask(state_dict["state"].get(key, {}), p) for p, key in zip(params, keys, strict=True)}
+    ranks = ranks_of(pruner.slots) if pruner.prune.sparsity else None
+    if ranks is not None:
+        here = torch.tensor([0 if mask is None else mask.masked for mask in masks.values()])
+        for mask, elsewhere in zip(masks.values(), (ranks.sum(here) - here).tolist(), strict=True):
+            if mask is not None:
+                mask.elsewhere = elsewhere
+    return {p: mask for p, mask in masks.items() if mask is not None and mask.masked + mask.elsewhere}
+
+
 def _read_mask(entry: dict[str, Any], p: Tensor) -> Mask | None:
-    if "prune_mask" in entry:
-        mask = Mask.from_bits(entry["prune_mask"], p.numel())
-    elif isinstance(entry.get("exp_avg_sq"), Tensor) and entry["exp_avg_sq"].shape == p.shape:
-        v = entry["exp_avg_sq"]
-        mask = Mask.from_bool(~((v == 0) & v.signbit()))
-    else:
+    marks = entry.get("prune_mask", entry.get("exp_avg_sq"))
+    if not isinstance(marks, Tensor):
         return None
-    return mask if mask.masked else None
+    if "prune_mask" in entry and marks.dim() == 1:
+        return Mask.from_bits(marks, p.numel())
+    if marks.shape != p.shape:
+        return None
+    if local(marks).shape != local(p).shape:
+        raise ValueError(
+            f"a tensor of shape {list(p.shape)} is spread over ranks in another way than in the checkpoint: "
+            "load with torch.distributed.checkpoint.state_dict.set_optimizer_state_dict, which spreads them"
+        )
+    marks = local(marks)
+    return Mask.from_bool(marks != 0 if "prune_mask" in entry else ~((marks == 0) & marks.signbit()))
 
 
 def _check_record(record: dict[str, Any], found: int, buffers: int, pruner: Pruner) -> None:
@@ -163,18 +180,11 @@ def without_ours(state_dict: dict[str, Any]) -> dict[str, Any]:
     return {**state_dict, "state": kept}
 
 
-def restore_forms(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, form: Form) -> None:
-    """Undo torch's casts, which narrow what was saved wider than its weight: state takes the form that was asked for.
-
-    Where none was, state saved wider than the weight (float32 under bfloat16) keeps its type.
-    """
+def restore_wide(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Undo torch's narrowing: state that was saved wider than its weight (float32 under bfloat16) keeps its dtype."""
     for p, key in zip(indexed(optimizer.param_groups), indexed(state_dict["param_groups"]), strict=True):
-        saved = state_dict["state"].get(key, {})
-        if "exp_avg" in saved and form.covers(p):
-            optimizer.state[p].update(form.load(saved, p))
-            continue
-        for name, value in saved.items():
+        for name, value in state_dict["state"].get(key, {}).items():
             if name == "step" or name in _OURS or not isinstance(value, Tensor) or not value.is_floating_point():
                 continue
             if value.element_size() > p.element_size():
-                optimizer.state[p][name] = value.to(p.device, copy=True).contiguous()
+                optimizer.state[p][name] = value.to(p.device, copy=True)

@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from adamwprune import kernels
 from adamwprune.optim.wrappers import unwrapped
 from adamwprune.prune.masks import Mask
+from adamwprune.prune.shards import everywhere, local
 
 
 def kept_norm(
@@ -28,6 +29,11 @@ def kept_norm(
                 continue
             slot = pruner.slots.get(p) if pruner is not None and not pruner.prune.mask_grads else None
             factor = None if owed is None else owed.of(p)
+            if slot is not None and slot.mask is not None and local(p) is not p:
+                masked = p.grad.clone()
+                kernels.zero_masked(masked, slot.mask)
+                whole.append(masked)
+                continue
             if factor is None and (slot is None or slot.mask is None):
                 whole.append(p.grad)
                 continue
@@ -35,7 +41,7 @@ def kept_norm(
             norms.append(norm if factor is None else norm * factor)
     if norms:
         whole = [get_total_norm(whole, norm_type, foreach=foreach), *norms]
-    return get_total_norm(whole, norm_type, error_if_nonfinite, foreach)
+    return everywhere(get_total_norm(whole, norm_type, error_if_nonfinite, foreach))
 
 
 def _norm(grad: Tensor, mask: Mask | None, norm_type: float) -> Tensor:

@@ -13,6 +13,7 @@ from adamwprune import kernels
 from adamwprune.kernels import reference
 from adamwprune.optim.slots import Slot
 from adamwprune.prune.masks import Mask
+from adamwprune.prune.shards import local, local_gradient
 
 if TYPE_CHECKING:
     from adamwprune.optim.pruner import Pruner
@@ -39,7 +40,7 @@ def register_hook(pruner: Pruner, slot: Slot) -> Any:
 
 
 def _see_gradient(pruner: Pruner, slot: Slot) -> None:
-    grad = slot.weight.grad
+    grad = local_gradient(slot.weight)
     if slot.mask is None or grad is None:
         return
     if pruner.prune.regrow and pruner.due(pruner.step + 1):
@@ -68,7 +69,8 @@ def accumulate_movement(slot: Slot, grad: Tensor, grad_scale: float, factor: Ten
 
     Gradients come multiplied by ``grad_scale``, and are owed ``factor``.
     """
+    weight = local(slot.weight)
     if slot.movement is None:
-        entries = slot.mask.kept if slot.compact and slot.mask is not None else slot.weight.numel()
-        slot.movement = torch.zeros(entries, dtype=torch.float32, device=slot.weight.device)
-    reference.accumulate_movement(slot.movement, slot.weight, grad, slot.mask, slot.compact, 1.0 / grad_scale, factor)
+        entries = slot.mask.kept if slot.compact and slot.mask is not None else weight.numel()
+        slot.movement = torch.zeros(entries, dtype=torch.float32, device=weight.device)
+    reference.accumulate_movement(slot.movement, weight, local(grad), slot.mask, slot.compact, 1.0 / grad_scale, factor)

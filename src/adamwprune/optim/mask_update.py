@@ -2,7 +2,8 @@
 """A mask update: budgets, ranks, and new masks, tensor by tensor.
 
 Every tensor is ranked before any is changed, so a refusal leaves everything as it was. What is held at once is one
-threshold per tensor (one packed mask per tensor for patterns), and a chunk of scores.
+threshold per tensor (one packed mask per tensor for patterns), and a chunk of scores. Where the rows of the tensors are
+spread over ranks, every rank calls this at the same step, and gets its rows of the masks that one process would make.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from adamwprune.optim.slots import Slot, bounds
 from adamwprune.prune.config import Prune
 from adamwprune.prune.distributions import BY_SHAPE, by_cut
 from adamwprune.prune.masks import Mask
+from adamwprune.prune.ranks import Ranks, lowest_among, lowest_here, own_parts
 from adamwprune.prune.scores import Score
+from adamwprune.prune.shards import ranks_of
 from adamwprune.prune.slices import View
-from adamwprune.prune.thresholds import Cut, lowest
+from adamwprune.prune.thresholds import Cut
 
 
 def new_masks(
@@ -37,44 +40,59 @@ def new_masks(
         NonFiniteScoreError: a score is NaN or infinite; raised before the first mask is yielded.
     """
     ranking = prune.ranking()
-    counts = _budgets(slots, views, prune, sparsity)
+    ranks = ranks_of(slot.weight for slot in slots)
+    counts = _budgets(slots, views, prune, sparsity, ranks)
     swaps = [_exchanged(slot, count, exchange_share) for slot, count in zip(slots, counts, strict=True)]
     if not any(swaps) and all(count == slot.masked for slot, count in zip(slots, counts, strict=True)):
         return
-    plans = _plans(views, slots, prune, [count + swap for count, swap in zip(counts, swaps, strict=True)])
+    plans = _plans(slots, views, prune, [count + swap for count, swap in zip(counts, swaps, strict=True)], ranks)
+    pattern = prune.parsed_pattern()
     remaining = list(reversed(views))
     del views
-    for slot, plan, swap in zip(slots, plans, swaps, strict=True):
+    for slot, plan, count, swap in zip(slots, plans, counts, swaps, strict=True):
         # The view goes before its tensor is compacted: it would keep the old state alive until the update is over.
         mask = plan if isinstance(plan, Mask) else remaining[-1].keep_above(plan, ranking)
         remaining.pop()
-        if mask.masked:  # a tensor that loses nothing yet stays with torch's own step
-            yield slot, _regrown(slot, mask, swap) if swap else mask
+        masked = count if pattern is None else pattern.reachable(count)
+        if not masked:  # a tensor that loses nothing yet stays with torch's own step
+            continue
+        if swap:
+            mask = _regrown(slot, mask, swap, ranks)
+        if ranks is not None:
+            mask.elsewhere = masked - mask.masked
+        yield slot, mask
 
 
-def _budgets(slots: Sequence[Slot], views: Sequence[View], prune: Prune, sparsity: float) -> list[int]:
+def _budgets(
+    slots: Sequence[Slot], views: Sequence[View], prune: Prune, sparsity: float, ranks: Ranks | None
+) -> list[int]:
     """How many weights of each tensor shall be masked."""
     limits = [bounds(slot, prune) for slot in slots]
     budget = prune.budget_score()
     if budget is None or not slots:
         return BY_SHAPE[prune.distribution](limits, sparsity) if slots else []
-    return by_cut(limits, [_score_chunks(view, budget) for view in views], sparsity)
+    return by_cut(limits, [_score_chunks(view, budget) for view in views], sparsity, ranks)
 
 
 def _score_chunks(view: View, score: Score) -> Callable[[], Iterable[Tensor]]:
     return lambda: view.scores(score)
 
 
-def _plans(views: Sequence[View], slots: Sequence[Slot], prune: Prune, masked: Sequence[int]) -> Sequence[Cut | Mask]:
+def _plans(
+    slots: Sequence[Slot], views: Sequence[View], prune: Prune, counts: Sequence[int], ranks: Ranks | None
+) -> Sequence[Cut | Mask]:
     """Where each tensor's scores are cut; with a pattern, which compares neighbours, the masks themselves."""
     ranking, pattern = prune.ranking(), prune.parsed_pattern()
-    if pattern is None:
-        return kernels.cuts(views, ranking, [count - slot.masked for slot, count in zip(slots, masked, strict=True)])
-    masks = []
-    for view, slot, count in zip(views, slots, masked, strict=True):
-        mask = slot.mask or Mask.full(slot.weight.numel(), slot.weight.device)
-        masks.append(pattern.select(view.dense_scores(ranking), mask, tuple(slot.weight.shape), count))
-    return masks
+    if pattern is not None:
+        masks = []
+        for view, count in zip(views, counts, strict=True):
+            mask = view.mask or Mask.full(view.weight.numel(), view.weight.device)
+            masks.append(pattern.select(view.dense_scores(ranking), mask, tuple(view.weight.shape), count, ranks))
+        return masks
+    more = [count - slot.masked for slot, count in zip(slots, counts, strict=True)]
+    if ranks is None:
+        return kernels.cuts(views, ranking, more)
+    return own_parts(lowest_among([_score_chunks(view, ranking) for view in views], more, ranks), ranks)
 
 
 def _exchanged(slot: Slot, masked: int, share: float) -> int:
@@ -85,7 +103,7 @@ def _exchanged(slot: Slot, masked: int, share: float) -> int:
     return min(int(share * kept), slot.masked, kept)
 
 
-def _regrown(slot: Slot, dropped: Mask, count: int) -> Mask:
+def _regrown(slot: Slot, dropped: Mask, count: int, ranks: Ranks | None) -> Mask:
     """Take back the ``count`` weights with the largest |gradient| among those masked before this update.
 
     (RigL, Evci et al. 2020, arXiv 1911.11134. They start again from weight zero and state zero.)
@@ -94,7 +112,7 @@ def _regrown(slot: Slot, dropped: Mask, count: int) -> Mask:
     assert slot.exchange is not None
     candidates = (~slot.mask.to_bool()).nonzero().squeeze(1)
     smallness = -slot.exchange.reshape(-1)[candidates].abs()
-    stays_masked = lowest(lambda: (smallness,), count).splitter()(smallness)
+    stays_masked = lowest_here(smallness, count, ranks).splitter()(smallness)
     keep = dropped.to_bool()
     keep[candidates[~stays_masked]] = True
     return Mask.from_bool(keep)

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from adamwprune import kernels
-from adamwprune.kernels import formats
 from adamwprune.optim import account, gradients
 from adamwprune.optim.layout import PER_WEIGHT, take_mask
 from adamwprune.optim.mask_update import new_masks
@@ -29,6 +28,7 @@ from adamwprune.optim.record import Loaded
 from adamwprune.optim.slots import Slot, check_masked_weights, check_reachable, classify, target_count
 from adamwprune.prune.config import Prune
 from adamwprune.prune.masks import Mask
+from adamwprune.prune.shards import like, local, local_gradient, shard
 from adamwprune.prune.slices import View
 
 
@@ -39,7 +39,6 @@ class Pruner:
         # Weak: an optimizer that is dropped takes its pruner along at once, and the model's gradients are whole again.
         self._optimizer = weakref.ref(optimizer)
         self.prune = prune
-        self._owned = compact
         # Weights that may come back keep their place: with regrowth, state stays dense.
         self.compact = compact and not prune.regrow
         self.step = 0
@@ -218,26 +217,27 @@ class Pruner:
 
     def view(self, slot: Slot) -> View:
         """The tensor as scores see it."""
-        state = self.optimizer.state.get(slot.weight, {})
+        state = {name: local(x) for name, x in self.optimizer.state.get(slot.weight, {}).items()}
+        weight, position = local(slot.weight), shard(slot.weight)
         beta1, beta2 = self.optimizer.param_groups[slot.group].get("betas", (0.9, 0.999))
-        return kernels.view_type(slot.weight)(
+        return kernels.view_type(weight)(
             name=slot.name,
-            weight=slot.weight,
+            weight=weight,
             mask=slot.mask,
             compact=slot.compact,
-            grad=slot.weight.grad,
+            grad=local_gradient(slot.weight),
             grad_factor=self._owed(slot),
             exp_avg=state.get("exp_avg") if self.uses_moments else None,
             exp_avg_sq=state.get("exp_avg_sq") if self.uses_moments else None,
             movement=slot.movement,
-            decode=formats.Units.of(state) if self._owned and self.uses_moments else None,
             betas=(float(beta1), float(beta2)),
             age=self._age(slot) if self.uses_moments else 0,
+            first=0 if position is None else position.first,
         )
 
     def _apply(self, slot: Slot, new: Mask) -> None:
         """Make ``new`` the tensor's mask: zero what goes, and keep of the optimizer's state what stays."""
-        take_mask(slot, self.optimizer.state[slot.weight] if self._owned else {}, new)
+        take_mask(slot, self.optimizer.state[slot.weight] if self.compact else {}, new)
         kernels.zero_masked(slot.weight, new)
         if slot.weight.grad is not None:
             kernels.zero_masked(slot.weight.grad, new)
@@ -268,7 +268,7 @@ class Pruner:
             slot.movement = loaded.movement.get(p)
             if p not in loaded.masks:
                 continue
-            state = self.optimizer.state[p] if self._owned else {}
+            state = self.optimizer.state[p] if self.compact else {}
             # torch's state may still be the checkpoint's own tensors, which are not ours to change: take copies.
             state.update({name: state[name].clone() for name in PER_WEIGHT if name in state})
             take_mask(slot, state, loaded.masks[p].to(p.device))
@@ -291,7 +291,8 @@ class Pruner:
 
     def named_masks(self) -> dict[str, Tensor]:
         """Name to bool tensor of the weight's shape (True: kept), for tensors that have a mask."""
-        return {s.name: s.mask.to_bool(s.weight.shape) for s in self.slots.values() if s.mask is not None}
+        masked = [(slot.name, slot.weight, slot.mask) for slot in self.slots.values() if slot.mask is not None]
+        return {name: like(mask.to_bool(local(weight).shape), weight) for name, weight, mask in masked}
 
     @torch.no_grad()
     def apply_masks(self, copy: torch.nn.Module | Iterable[tuple[str, Tensor]]) -> None:
@@ -388,6 +389,11 @@ def _zero_by_name(named: Iterable[tuple[str, Tensor]], masks: dict[str, Mask]) -
     for name, tensor in named:
         mask = masks.get(_bare(name))
         if mask is not None:
+            if local(tensor).numel() != mask.numel:
+                raise ValueError(
+                    f"{name} of the copy has {local(tensor).numel()} weights here, and the model's {mask.numel}: "
+                    "shard the copy over ranks as the model is"
+                )
             kernels.zero_masked(tensor, mask.to(tensor.device))
             matched = True
     return matched

@@ -14,6 +14,7 @@ from adamwprune.prune.config import Prune
 from adamwprune.prune.distributions import Bounds, rounded
 from adamwprune.prune.masks import Mask
 from adamwprune.prune.scope import check_globs, glob_refusal, matches, name_refusal
+from adamwprune.prune.shards import local, ranks_of
 
 #: Share of a tensor's weights from which down its state is stored for the kept ones only.
 COMPACT_BELOW = 0.7
@@ -47,8 +48,8 @@ class Slot:
 
     @property
     def masked(self) -> int:
-        """Weights removed so far."""
-        return 0 if self.mask is None else self.mask.masked
+        """Weights removed so far, on all ranks that hold some."""
+        return 0 if self.mask is None else self.mask.masked + self.mask.elsewhere
 
 
 def classify(
@@ -129,9 +130,15 @@ def target_count(slots: Sequence[Slot], prune: Prune) -> int:
 
 
 def check_reachable(slots: Sequence[Slot], prune: Prune, left_out: dict[str, str]) -> None:
-    """ValueError where nothing is prunable, or ``min_density`` forbids the target."""
+    """ValueError where nothing is prunable, ``min_density`` forbids the target, or ranks hold tensors unevenly."""
     if not prune.sparsity:
         return
+    if ranks_of(slot.weight for slot in slots) is not None:
+        for score in (prune.ranking(), prune.budget_score()):
+            if score is not None and score.whole:
+                raise ValueError(
+                    f"score {score.name!r} must see whole tensors, and here ranks hold a part each: use another"
+                )
     if not slots:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:4])
         raise ValueError(f"nothing is prunable ({reasons}): name tensors with Prune(include=...)")
@@ -153,7 +160,8 @@ def check_masked_weights(slots: Iterable[Slot]) -> None:
     for slot in slots:
         if slot.mask is None:
             continue
-        alive = int(slot.weight.detach()[~slot.mask.to_bool(slot.weight.shape)].count_nonzero())
+        weight = local(slot.weight)
+        alive = int(weight[~slot.mask.to_bool(weight.shape)].count_nonzero())
         if alive:
             raise ValueError(
                 f"{alive} weights of {slot.name} are not zero though the loaded optimizer state masks them: load "

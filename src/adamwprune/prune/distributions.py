@@ -11,9 +11,11 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from adamwprune.prune.thresholds import lowest
+from adamwprune.prune.ranks import Ranks, lowest_among
+from adamwprune.prune.thresholds import Cut, lowest, order_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,14 @@ def apportion(ideal: Sequence[float], total: int, tensors: Sequence[Bounds]) -> 
 ScoreChunks = Callable[[], Iterable[Tensor]]
 
 
-def by_cut(tensors: Sequence[Bounds], scores: Sequence[ScoreChunks], sparsity: float) -> list[int]:
+def by_cut(
+    tensors: Sequence[Bounds], scores: Sequence[ScoreChunks], sparsity: float, ranks: Ranks | None = None
+) -> list[int]:
     """What one threshold on the scores of all tensors would leave each of them.
 
     ``scores[i]`` yields the score chunks of the kept weights of ``tensors[i]``. A tensor that would be left with less
-    than its bound allows is held there, and the threshold of the others moves until the total is exact.
+    than its bound allows is held there, and the threshold of the others moves until the total is exact. With ``ranks``,
+    the scores are this rank's and the bounds are of whole tensors.
     """
     total = min(max(rounded(sparsity, sum(t.numel for t in tensors)), sum(t.masked for t in tensors)),
                 sum(t.limit for t in tensors))  # fmt: skip
@@ -98,15 +103,38 @@ def by_cut(tensors: Sequence[Bounds], scores: Sequence[ScoreChunks], sparsity: f
     while True:
         free = [i for i in range(len(tensors)) if i not in held]
         count = total - sum(tensors[i].limit for i in held) - sum(tensors[i].masked for i in free)
-        cut = lowest(lambda free=free: (chunk for i in free for chunk in scores[i]()), count)  # type: ignore[misc]
-        keeps = cut.splitter()
+        own = [scores[i] for i in free]
+        cut = _cut_through(own, count, ranks)
         masked = [t.limit for t in tensors]
-        for i in free:
-            masked[i] = tensors[i].masked + sum(int((~keeps(chunk)).sum()) for chunk in scores[i]())
+        for i, removed in zip(free, _removed(cut, own, ranks), strict=True):
+            masked[i] = tensors[i].masked + removed
         over = {i for i in free if masked[i] > tensors[i].limit}
         if not over:
             return masked
         held |= over
+
+
+def _cut_through(scores: Sequence[ScoreChunks], count: int, ranks: Ranks | None) -> Cut:
+    """One cut through the scores of all tensors."""
+
+    def chunks() -> Iterable[Tensor]:
+        return (chunk for each in scores for chunk in each())
+
+    return lowest(chunks, count) if ranks is None else lowest_among([chunks], [count], ranks)[0].whole
+
+
+def _removed(cut: Cut, scores: Sequence[ScoreChunks], ranks: Ranks | None) -> list[int]:
+    """How many scores of each tensor lie below the cut; of equal ones those of later tensors go first."""
+    counts = torch.zeros(len(scores), 2, dtype=torch.int64)
+    for row, chunks in zip(counts, scores, strict=True):
+        for keys in map(order_key, chunks()):
+            row += torch.stack([(keys < cut.key).sum(), (keys == cut.key).sum()]).cpu()
+    spare, removed = cut.at_key - cut.ties, []
+    for below, at_key in (counts if ranks is None else ranks.sum(counts)).tolist():
+        stay = min(at_key, spare)
+        spare -= stay
+        removed.append(below + at_key - stay)
+    return removed
 
 
 #: Distributions that need shapes alone. The others are ``global`` and the names of scores.

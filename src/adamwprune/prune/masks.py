@@ -8,7 +8,7 @@ its strides. Read little-endian the same bytes serve as 16-, 32- or 64-bit words
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,6 +47,8 @@ class Mask:
     kept: int
     starts: Tensor | None = None
     """Compact slot of the first kept weight of each :data:`BLOCK`, int64; made by the kernels that use it."""
+    elsewhere: int = 0
+    """Weights removed of the same tensor's rows that other ranks hold; 0 where all rows are here."""
 
     @classmethod
     def full(cls, numel: int, device: torch.device) -> Mask:
@@ -69,7 +71,7 @@ class Mask:
 
     @property
     def masked(self) -> int:
-        """Number of weights removed."""
+        """Number of weights removed here."""
         return self.numel - self.kept
 
     @property
@@ -79,7 +81,7 @@ class Mask:
 
     def to(self, device: torch.device) -> Mask:
         """The mask on another device (itself where it already is there)."""
-        return self if self.bits.device == device else Mask(self.bits.to(device), self.numel, self.kept)
+        return self if self.bits.device == device else replace(self, bits=self.bits.to(device), starts=None)
 
     def to_bool(self, shape: torch.Size | tuple[int, ...] | None = None) -> Tensor:
         """Unpacked: bool of ``shape`` (one-dimensional when None)."""

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from adamwprune.prune.masks import Mask
-from adamwprune.prune.thresholds import lowest, require_finite
+from adamwprune.prune.ranks import Ranks, lowest_here
+from adamwprune.prune.thresholds import require_finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,10 @@ class NofM:
         """Fraction removed once every group follows the pattern."""
         return 1.0 - self.n / self.m
 
+    def reachable(self, masked: int) -> int:
+        """The number of weights in as many whole groups as ``masked`` weights allow."""
+        return masked - masked % (self.m - self.n)
+
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Why a tensor of this shape cannot follow the pattern; None where it can."""
         if shape[1] % self.m:
@@ -42,25 +47,28 @@ class NofM:
         """View any tensor of a weight's shape as ``[groups, m]``."""
         return keep.movedim(1, -1).reshape(-1, self.m)
 
-    def select(self, scores: Tensor, mask: Mask, shape: tuple[int, ...], masked: int) -> Mask:
+    def select(
+        self, scores: Tensor, mask: Mask, shape: tuple[int, ...], masked: int, ranks: Ranks | None = None
+    ) -> Mask:
         """Change over as many groups as ``masked`` weights allow.
 
         Args:
             scores: dense float32 scores of the tensor's shape; entries of masked weights are not read.
             mask: the mask so far; its groups are either whole or already follow the pattern.
             shape: the weight's shape.
-            masked: how many weights may be masked in all; rounded down to whole groups.
+            masked: how many weights may be masked in all, on all ranks; rounded down to whole groups.
+            ranks: who holds the tensor's other rows.
 
         The scores of one tensor, and two arrays of its size to rank them in their groups, are held at once.
         """
-        require_finite(scores)
+        require_finite(scores, ranks)
         removed = self.m - self.n
         keep = self.groups(mask.to_bool(shape))
         whole = keep.all(dim=1).nonzero().squeeze(1)
         ranked, order = self.groups(scores.view(shape))[whole].sort(dim=1, descending=True, stable=True)
-        count = masked // removed - (keep.shape[0] - whole.numel())
+        count = masked // removed - (mask.masked + mask.elsewhere) // removed
         cost = ranked[:, self.n :].sum(dim=1)
-        stays = lowest(lambda: (cost,), max(count, 0)).splitter()(cost)
+        stays = lowest_here(cost, max(count, 0), ranks).splitter()(cost)
         changed = whole[~stays]
         keep[changed] = keep[changed].scatter(1, order[~stays][:, self.n :], False)
         moved = torch.Size((shape[0], *shape[2:], shape[1]))

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from adamwprune.prune.ranks import Ranks
 
 Chunks = Callable[[], Iterable[Tensor]]
 
@@ -97,11 +101,12 @@ def _finite_keys(chunks: Iterable[Tensor]) -> Iterable[Tensor]:
         yield order_key(scores)
 
 
-def require_finite(scores: Tensor) -> None:
-    """Raise :class:`NonFiniteScoreError` unless every score is finite."""
-    bad = int((~scores.isfinite()).sum())
+def require_finite(scores: Tensor, ranks: Ranks | None = None) -> None:
+    """Raise :class:`NonFiniteScoreError` unless every score is finite, on every rank that has some."""
+    counts = torch.stack([(~scores.isfinite()).sum().cpu(), torch.tensor(scores.numel())])
+    bad, total = (counts if ranks is None else ranks.sum(counts)).tolist()
     if bad:
-        raise non_finite(bad, scores.numel())
+        raise non_finite(bad, total)
 
 
 def non_finite(bad: int, total: int) -> NonFiniteScoreError:
