@@ -18,6 +18,14 @@ from adamwprune.training.recipes import RECIPES
 class Wanted:
     model: str
     width: float = 1.0
+    context: int | None = None
+    dropout: float | None = None
+    activation_checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class Text:
+    vocabulary: int
 
 
 @pytest.mark.parametrize("name", models.MODELS)
@@ -25,14 +33,31 @@ def test_every_model_trains_a_step_on_each_of_its_data_sets(name: str) -> None:
     info = models.find(name)
     assert info.default_data in info.data
     for data_name in info.data:
-        data_info = data.find(data_name)
         assert (info.recipe, data_name) in RECIPES
-        model = models.build(Wanted(name, 0.5), data_info)
-        logits = model(torch.randn(2, *data_info.shape))
-        assert logits.shape == (2, data_info.classes)
-        functional.cross_entropy(logits, torch.tensor([0, 1])).backward()
+        if info.input == "image":
+            images = data.images(data_name)
+            model = models.build(Wanted(name, 0.125), images)
+            inputs, outputs = torch.randn(2, *images.shape), (2, images.classes)
+        else:
+            data.text(data_name)
+            model = models.build(Wanted(name, 0.05, context=8), Text(65))
+            inputs, outputs = torch.arange(16).view(2, 8), (2, 8, 65)
+        logits = model(inputs)
+        assert logits.shape == outputs
+        functional.cross_entropy(
+            logits.flatten(0, -2), torch.zeros(logits[..., 0].numel(), dtype=torch.int64)
+        ).backward()
         trained = [p for p in model.parameters() if p.requires_grad]
         assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
+
+
+def test_what_a_run_asks_of_a_language_model_is_built() -> None:
+    wanted = Wanted("gpt2-tiny", 0.5, context=64, dropout=0.2, activation_checkpointing=True)
+    shape = models.build(wanted, Text(5000)).shape
+    assert (shape.blocks, shape.heads, shape.width, shape.context) == (4, 4, 48, 64)
+    assert (shape.vocabulary, shape.dropout, shape.checkpointing) == (5056, 0.2, True)
+    plain = models.build(Wanted("gpt2-tiny"), Text(65)).shape
+    assert (plain.vocabulary, plain.context, plain.dropout, plain.checkpointing) == (65, 128, 0.0, False)
 
 
 def test_lenet5_has_the_seeds_parameters() -> None:

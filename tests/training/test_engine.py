@@ -16,7 +16,7 @@ from adamwprune.optim import Pruner
 from adamwprune.training import DirectoryError
 from adamwprune.training.batches import Normalizer
 from adamwprune.training.engine import Progress, train
-from adamwprune.training.evaluate import evaluate
+from adamwprune.training.evaluate import Scores, evaluate
 from adamwprune.training.resolve import resolve
 
 PRUNED = {"optimizer": "adamwprune", "pruning_method": "state", "target_sparsity": 0.7}
@@ -48,15 +48,16 @@ def test_the_files_have_their_keys(finished: Path) -> None:
     assert (result["schema"], result["run_id"], result["name"]) == (1, config["run_id"], config["name"])
     assert set(result) == {
         *("schema", "run_id", "name", "status", "reason", "config", "final", "best", "best_any", "target_sparsity"),
-        *("sparsity", "parameters", "prunable", "kept", "account", "seconds", "steps"),
+        *("sparsity", "parameters", "prunable", "kept", "account", "seconds", "steps", "throughput"),
     }
-    measured = {"epoch", "step", "val_accuracy", "val_loss", "test_accuracy", "test_loss", "sparsity"}
+    measured = {"epoch", "step", "sparsity"}
+    measured |= {f"{split}_{score}" for split in ("val", "test") for score in ("accuracy", "loss", "perplexity")}
     assert set(result["final"]) == set(result["best"]) == set(result["best_any"]) == measured
     assert set(result["seconds"]) == {"train", "eval", "total"}
     assert [set(line) for line in lines(finished / "metrics.jsonl")] == [
         {
             *("epoch", "step", "seconds", "learning_rate", "train_loss", "val_loss", "val_accuracy"),
-            *("target", "sparsity", "at_target"),
+            *("val_perplexity", "target", "sparsity", "at_target", "throughput"),
         }
     ] * tiny.EPOCHS
     kinds = {"weights", "gradients", "state", "mask", "workspace"}
@@ -105,9 +106,11 @@ def test_the_best_checkpoint_has_the_accuracy_that_is_reported(finished: Path, k
     saved = torch.load(finished / f"checkpoints/{kind}.pt", weights_only=True)
     model.load_state_dict(saved["model"])
     test = data.load("tiny", "unused").test
-    loss, accuracy = evaluate(model, test, Normalizer.of(tiny.INFO, torch.device("cpu")))
+    inputs = Normalizer.of(tiny.INFO, torch.device("cpu"))(test.images)
+    scores = evaluate(model, [(inputs, test.labels)], torch.device("cpu"))
     result = json.loads((finished / "result.json").read_text())
-    assert (accuracy, loss) == (result[kind]["test_accuracy"], pytest.approx(result[kind]["test_loss"], rel=1e-5))
+    assert scores.accuracy == result[kind]["test_accuracy"]
+    assert scores.loss == pytest.approx(result[kind]["test_loss"], rel=1e-5)
     assert saved["record"]["epoch"] == result[kind]["epoch"]
 
 
@@ -130,7 +133,7 @@ def test_a_best_of_a_tie_has_the_lower_loss(tmp_path: Path, monkeypatch: pytest.
     from adamwprune.training.run import Run
 
     values = iter([(0.5, 0.8), (0.4, 0.8), (0.6, 0.8), (0.4, 0.8), (0.1, 0.7), (0.2, 0.7), *[(1.0, 0.5)] * 9])
-    monkeypatch.setattr(Run, "evaluate", lambda self, split: next(values))
+    monkeypatch.setattr(Run, "evaluate", lambda self, split: Scores(*next(values)))
     result = train(tiny.config(), tmp_path)
     assert (result["best"]["epoch"], result["best"]["val_loss"]) == (2, 0.4)
 
@@ -232,13 +235,14 @@ def test_a_nan_loss_ends_the_run_and_keeps_its_directory(tmp_path: Path, monkeyp
 
 
 def test_a_loss_that_is_only_looked_at_later_is_found_with_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    from adamwprune.training.run import NotFiniteError, Run
+    from adamwprune.training.errors import TrainingError
+    from adamwprune.training.run import Run
 
     run = Run(resolve(tiny.config()))
     for _ in range(tiny.STEPS_PER_EPOCH - 1):
         run.train_step()
     run.losses[3] = math.inf  # as on an accelerator, where no step waits for its loss
-    with pytest.raises(NotFiniteError, match="the loss of step 4 is inf"):
+    with pytest.raises(TrainingError, match="the loss of step 4 is inf"):
         run.train_step()
 
 
@@ -263,8 +267,8 @@ def test_divergence_in_the_first_epoch(tmp_path: Path) -> None:
 
 
 def test_a_run_that_ends_off_its_target_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    due = Pruner._due
-    monkeypatch.setattr(Pruner, "_due", lambda self, step: step < 20 and due(self, step))
+    due = Pruner.due
+    monkeypatch.setattr(Pruner, "due", lambda self, step: step < 20 and due(self, step))
     result = train(tiny.config(**PRUNED), tmp_path)
     assert result["status"] == "failed"
     assert 0 < result["sparsity"] < 0.7

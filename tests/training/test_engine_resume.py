@@ -21,7 +21,8 @@ from adamwprune.training.engine import train
 
 def records(path: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("seconds", "rss")} for line in lines]
+    measured = ("seconds", "rss", "throughput")
+    return [{key: value for key, value in line.items() if key not in measured} for line in lines]
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -44,14 +45,15 @@ def assert_same_run(one: Path, other: Path) -> None:
         a, b = (flat(torch.load(file, weights_only=True)) for file in files)
         assert a.keys() == b.keys()
         for key in a:
-            if "seconds" in key or key.endswith("_size"):
+            if "seconds" in key or "throughput" in key or key.endswith("_size"):
                 continue
             same = torch.equal(a[key], b[key]) if isinstance(a[key], torch.Tensor) else a[key] == b[key]
             assert same, f"{kind}.pt differs in {key}"
     for name in ("metrics.jsonl", "memory.jsonl"):
         assert records(one / name) == records(other / name)
     a, b = (json.loads((folder / "result.json").read_text()) for folder in (one, other))
-    assert a.pop("seconds").keys() == b.pop("seconds").keys()
+    for measured in ("seconds", "throughput"):
+        assert a.pop(measured).keys() == b.pop(measured).keys()
     assert a == b
 
 

@@ -97,6 +97,8 @@ def test_learning_rates_at_known_places() -> None:
     assert lr_factor("linear", 60, 100, 0.2) == pytest.approx(0.5)
     assert lr_factor("constant", 99, 100, 0.2) == 1.0
     assert lr_factor("cosine", 9, 100, 0.2) == pytest.approx(10 / 21)
+    assert lr_factor("cosine", 60, 100, 0.2, 0.1) == pytest.approx(0.55)
+    assert lr_factor("linear", 100, 101, 0.0, 0.1) == pytest.approx(0.1 + 0.9 / 101)
 
 
 def test_evaluation_against_example_by_example(split: data.Split) -> None:
@@ -105,7 +107,8 @@ def test_evaluation_against_example_by_example(split: data.Split) -> None:
     normalize = Normalizer.of(tiny.INFO, CPU)
     model(normalize(split.images))
     model.train()
-    loss, accuracy = evaluate(model, split, normalize, batch_size=64)
+    batches = [(normalize(split.images[part]), split.labels[part]) for part in (slice(0, 64), slice(64, None))]
+    scores = evaluate(model, batches, CPU)
     assert model.training
     model.eval()
     losses, right = [], 0
@@ -113,8 +116,8 @@ def test_evaluation_against_example_by_example(split: data.Split) -> None:
         logits = model(normalize(image[None]))
         losses.append(functional.cross_entropy(logits, label[None]).item())
         right += int(logits.argmax() == label)
-    assert loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
-    assert accuracy == right / len(split)
+    assert scores.loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    assert scores.accuracy == right / len(split)
 
 
 def test_auto_takes_the_first_device_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

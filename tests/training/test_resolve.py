@@ -46,12 +46,30 @@ def test_resolving_fills_all_that_applies_and_nothing_else(model: str, data: str
     expected |= {"beta1", "beta2", "eps", "amsgrad"} if family == "sgd" else {"momentum"}
     expected |= set() if family == "adamwspam" else set(SPAM_FIELDS)
     expected |= set(PRUNE_FIELDS) - {"target_sparsity"} if changes["pruning_method"] == "none" else set()
+    text = model.startswith("gpt2")
+    expected |= {"augment", "cutout", "channels_last"} if text else {"context", "dropout", "eval_tokens"}
+    expected |= {"epochs", "eval_every"} if text else {"iterations", "eval_steps"}
     assert open_fields == expected
     assert resolved.device != "auto"
     assert resolved.threads > 0
     assert resolved.amsgrad is (None if family == "sgd" else family == "adamwadv")
-    assert resolved.clip_norm == (1.0 if family == "adamwadv" else 0.0)
+    assert resolved.clip_norm == (1.0 if family == "adamwadv" or text else 0.0)
     assert resolved.lr_schedule == "cosine"
+
+
+@pytest.mark.parametrize("given", [{"iterations": 30}, {"eval_steps": 4}, {"epochs": 2, "eval_steps": 4}], ids=label)
+def test_of_two_units_of_length_one_is_used(given: dict[str, Any]) -> None:
+    resolved = resolve(RunConfig(**given))
+    assert resolve(resolved) == resolved
+    for pair in (("epochs", "iterations"), ("eval_every", "eval_steps")):
+        wanted = [name for name in pair if name in given] or [pair[0]]
+        assert [name for name in pair if getattr(resolved, name) is not None] == wanted
+    assert total_steps(resolved) == given.get("iterations", 19 * given.get("epochs", 25))
+
+
+def test_a_network_for_text_takes_its_own_context_unless_told() -> None:
+    assert resolve(RunConfig(model="gpt2-tiny")).context == 128
+    assert resolve(RunConfig(model="gpt2", context=64)).context == 64
 
 
 def test_arms_differ_in_little() -> None:
@@ -146,7 +164,16 @@ def test_steps_are_those_that_the_engine_takes() -> None:
         ({"lr_schedule": "step"}, "unknown lr_schedule 'step': expected one of constant, cosine, linear"),
         ({"val_fraction": 0.0}, "val_fraction=0.0"),
         ({"device": "tpu"}, "device='tpu': expected auto or one of cuda, xpu, mps, cpu"),
-        ({"precision": "int8"}, "unknown precision 'int8': expected one of fp32"),
+        ({"precision": "int8"}, "unknown precision 'int8': expected one of fp32, bf16, fp16"),
+        ({"epochs": 3, "iterations": 100}, "epochs and iterations exclude each other"),
+        ({"eval_every": 3, "eval_steps": 100}, "eval_every and eval_steps exclude each other"),
+        ({"accumulate": 3}, "accumulate=3 must divide batch_size=64 into equal parts"),
+        ({"ema": 1.0}, r"ema=1.0: expected a number in \[0, 1\)"),
+        ({"model": "gpt2-tiny", "epochs": 3}, "epochs=3: .* give iterations instead"),
+        ({"model": "gpt2-tiny", "data": "digits"}, "gpt2-tiny trains on stdlib or shakespeare"),
+        ({"model": "gpt2-tiny", "cutout": 8}, "cutout=8 has no effect: gpt2-tiny has no such setting"),
+        ({"context": 8}, "context=8 has no effect: lenet5 has no such setting"),
+        ({"activation_checkpointing": True}, "activation_checkpointing=True has no effect: lenet5 has no such setting"),
         ({"optimizer": "adamwspam", "spam_interval": 0, "spam_warmup": 5}, "spam_warmup=5 has no effect"),
         (
             {"optimizer": "adamwspam", "spam_interval": 10, "spam_min_age": 10},
@@ -245,7 +272,9 @@ def test_every_scientific_field_and_nothing_else_changes_the_id() -> None:
             assert run_id(config.replace(device="cuda"), "data") != reference
         else:
             assert (run_id(changed, "data") != reference) == f.metadata["science"], f.name
-    assert {f.name for f in dataclasses.fields(config) if not f.metadata["science"]} == {"data_dir", "checkpoint_every"}
+    assert {f.name for f in dataclasses.fields(config) if not f.metadata["science"]} == {
+        *("data_dir", "checkpoint_every", "activation_checkpointing"),
+    }
 
 
 def test_data_and_component_versions_change_the_id(monkeypatch: pytest.MonkeyPatch) -> None:

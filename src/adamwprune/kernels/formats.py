@@ -19,6 +19,10 @@ Prior art: 8-bit optimizers (Dettmers et al., arXiv 2110.02861), FlashOptim (arX
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,6 +31,9 @@ GROUP = 256
 
 #: Names of the units beside the codes, float32 ``[ceil(n / GROUP)]`` of a tensor of n weights.
 UNITS = {"exp_avg": "exp_avg_unit", "exp_avg_sq": "exp_avg_sq_unit"}
+
+#: Types of the codes.
+CODES = {"exp_avg": torch.int8, "exp_avg_sq": torch.uint8}
 
 #: int8, one per kept weight: what a bfloat16 weight lacks of its 24-bit value (:func:`split`).
 CORRECTION = "correction"
@@ -125,6 +132,40 @@ def _rounds_up(rest: Tensor, gap: Tensor, word: Tensor | None) -> Tensor:
     """Whether the value ``rest`` above a code goes up to the next, ``gap`` above it."""
     share = 0.5 if word is None else uniform(word)
     return (share * gap < rest).to(torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """The units of a tensor's codes. Called, it decodes."""
+
+    first: Tensor
+    second: Tensor
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Units | None:
+        """Those of a tensor's state; None where it is not in codes."""
+        coded = "exp_avg" in state and state["exp_avg"].dtype == CODES["exp_avg"]
+        return cls(*(state[name] for name in UNITS.values())) if coded else None
+
+    def __call__(self, name: str, codes: Tensor, index: Tensor) -> Tensor:
+        """Moments ``name`` (``exp_avg`` or ``exp_avg_sq``), float32, from the codes of the weights at ``index``."""
+        group = index // GROUP
+        if name == "exp_avg":
+            return decode_first(codes, self.first, group)
+        return decode_second(codes, self.second, group)
+
+    def chunk(self, low: int, high: int) -> Units:
+        """The units of weights ``low`` to ``high``, a view; ``low`` is a multiple of :data:`GROUP`."""
+        groups = slice(low // GROUP, -(-high // GROUP))
+        return Units(self.first[groups], self.second[groups])
+
+
+def encode(name: str, moment: Tensor, index: Tensor, units: Tensor, word: Tensor | None) -> Tensor:
+    """Codes of moments of the weights at ``index``; their units are written into ``units``."""
+    encoder = encode_first if name == "exp_avg" else encode_second
+    codes, fresh = encoder(moment, index // GROUP, units.numel(), word)
+    units.copy_(fresh)
+    return codes
 
 
 def join(weight: Tensor, correction: Tensor) -> Tensor:

@@ -7,13 +7,15 @@ running torch's own Adam on them and scattering them back therefore gives the bi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
+from adamwprune.kernels import formats
 from adamwprune.kernels.job import Hyper, Job
 from adamwprune.prune.masks import Chunk, Mask, whole
 
@@ -39,34 +41,70 @@ def step(job: Job) -> None:
     weight and gradient where they are not contiguous.
     """
     weight, grad, state, mask, hyper = job.weight, job.grad, job.state, job.mask, job.hyper
+    dtype = state["exp_avg_sq"].dtype if state["exp_avg_sq"].is_floating_point() else torch.float32
     coupled = bool(hyper.weight_decay) and not hyper.decoupled_weight_decay
-    if coupled:
-        grad, hyper = _couple_decay(weight, _scaled(grad.to(state["exp_avg"].dtype), job), hyper)
+    if coupled and formats.CORRECTION not in state:
+        grad, hyper = _couple_decay(weight, _scaled(grad.to(dtype), job), hyper)
     flat, flat_grad = weight.detach().reshape(-1), grad.detach().reshape(-1)
-    moments = {name: state[name].reshape(-1) for name in MOMENTS if name in state}
+    stored = {name: state[name].reshape(-1) for name in (*MOMENTS, formats.CORRECTION) if name in state}
     for chunk in _chunks(weight, mask):
         # Slices are updated in place; of dense state the kept entries are gathered, and put back.
         place = chunk.low + chunk.index if job.dense_state else slice(chunk.start, chunk.stop)
-        part = {name: x[place] for name, x in moments.items()}
-        dtype = part["exp_avg"].dtype
+        part = {name: x[place] for name, x in stored.items()}
+        moments = _widened(part, chunk, state, dtype)
         target = flat[chunk.low : chunk.high]
-        w, g = (x[chunk.low : chunk.high][chunk.index].to(dtype) for x in (flat, flat_grad))
+        w, g = target[chunk.index], flat_grad[chunk.low : chunk.high][chunk.index].to(dtype)
+        w = formats.join(w, part[formats.CORRECTION]) if formats.CORRECTION in part else w.to(dtype)
         if not coupled:
             g = _scaled(g, job)
+        elif formats.CORRECTION in part:
+            g, hyper = _couple_decay(w, _scaled(g, job), job.hyper)
         if job.theta is not None:
-            clip_spikes(g, part["exp_avg_sq"], job.theta)
-        largest = [part["max_exp_avg_sq"]] if hyper.amsgrad else []
+            clip_spikes(g, moments["exp_avg_sq"], job.theta)
+        largest = [moments["max_exp_avg_sq"]] if hyper.amsgrad else []
         steps = [job.step.clone()]
-        adam([w], [g], [part["exp_avg"]], [part["exp_avg_sq"]], largest, steps, **hyper.torch_options())
-        target[chunk.index] = w.to(weight.dtype)
+        adam([w], [g], [moments["exp_avg"]], [moments["exp_avg_sq"]], largest, steps, **hyper.torch_options())
+        target[chunk.index] = _narrowed(w, moments, part, chunk, job)
         if job.dense_state:
-            for name, x in moments.items():
+            for name, x in stored.items():
                 x[place] = part[name]
     if flat.data_ptr() != weight.data_ptr():
         weight.detach().copy_(flat.view(weight.shape))
-    for name, x in moments.items():
+    for name, x in stored.items():
         if x.data_ptr() != state[name].data_ptr():
             state[name].copy_(x.view(weight.shape))
+
+
+def _widened(
+    part: dict[str, Tensor], chunk: Chunk, state: MutableMapping[str, Any], dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """A chunk's moments as the update computes with them: the stored tensors themselves where they are of ``dtype``."""
+    units = formats.Units.of(state)
+    if units is None:
+        return {name: part[name].to(dtype) for name in MOMENTS if name in part}
+    units = units.chunk(chunk.low, chunk.high)
+    return {name: units(name, part[name], chunk.index) for name in formats.UNITS}
+
+
+def _narrowed(w: Tensor, moments: dict[str, Tensor], part: dict[str, Tensor], chunk: Chunk, job: Job) -> Tensor:
+    """Store a chunk's updated moments and correction in ``part``, in their form; the weights in theirs."""
+    units = formats.Units.of(job.state)
+    corrected = formats.CORRECTION in part
+    if units is not None or corrected:
+        words = formats.noise(chunk.low + chunk.index, int(job.step) + 1)
+    if units is not None:
+        units = units.chunk(chunk.low, chunk.high)
+        for name, target, word in (("exp_avg", units.first, words[1]), ("exp_avg_sq", units.second, words[0])):
+            part[name].copy_(formats.encode(name, moments[name], chunk.index, target, word))
+    else:
+        for name, x in moments.items():
+            if x is not part[name]:
+                part[name].copy_(x)
+    if not corrected:
+        return w.to(job.weight.dtype)
+    rounded, correction = formats.split(w, words[2])
+    part[formats.CORRECTION].copy_(correction)
+    return rounded
 
 
 def _scaled(grad: Tensor, job: Job) -> Tensor:
@@ -74,7 +112,7 @@ def _scaled(grad: Tensor, job: Job) -> Tensor:
 
 
 def _couple_decay(weight: Tensor, grad: Tensor, hyper: Hyper) -> tuple[Tensor, Hyper]:
-    """Adam's coupled decay, added as torch adds it: over the whole tensor.
+    """Adam's coupled decay, added as torch adds it: over the whole tensor, where the weights are all there is of it.
 
     The one operation of the step whose rounding depends on position: in half precision torch's ``add`` with ``alpha``
     rounds differently in vector lanes and in the tail.

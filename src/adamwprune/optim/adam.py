@@ -17,9 +17,10 @@ from torch.optim.adam import adam
 from torch.optim.optimizer import ParamsT, _use_grad_for_differentiable
 
 from adamwprune import kernels
-from adamwprune.kernels import Hyper, Job, reference
+from adamwprune.kernels import Hyper, Job, formats, reference
 from adamwprune.optim import checkpoint
 from adamwprune.optim.clip import clip_grad_norm_, kept_norm
+from adamwprune.optim.forms import Form
 from adamwprune.optim.owed import OwedFactors
 from adamwprune.optim.pruner import Pruner
 from adamwprune.optim.spam import Spam, SpamClock
@@ -32,7 +33,16 @@ BASES = ("adam", "adamw", "adamwadv", "adamwspam")
 ADV_CLIP_NORM = 1.0
 
 #: Attributes that copies and pickles of an optimizer keep; torch itself keeps only defaults, state and groups.
-_KEPT = ("base", "clip_norm", "pruner", "_owns_pruner", "spam_clock", "_age_offset", "_step_supports_amp_scaling")
+_KEPT = (
+    "base",
+    "clip_norm",
+    "pruner",
+    "_owns_pruner",
+    "spam_clock",
+    "_age_offset",
+    "form",
+    "_step_supports_amp_scaling",
+)
 
 
 class AdamFamily(torch.optim.Adam):
@@ -56,6 +66,8 @@ class AdamFamily(torch.optim.Adam):
         base: str = "adamw",
         spam: Spam | None = None,
         clip_norm: float | None = None,
+        state: str | None = None,
+        correction: bool = False,
     ) -> None:
         if base not in BASES:
             raise ValueError(f"unknown base {base!r}: expected one of {', '.join(BASES)}")
@@ -70,6 +82,7 @@ class AdamFamily(torch.optim.Adam):
         self.spam_clock = SpamClock(spam or Spam()) if base == "adamwspam" else None
         self._age_offset: dict[Tensor, int] = {}
         self.owed = OwedFactors()
+        self.form = Form(state, correction)
         self.pruner: Pruner | None = None
         # An attached pruner is called by hooks; our own by `step`.
         self._owns_pruner = prune is not None
@@ -87,6 +100,7 @@ class AdamFamily(torch.optim.Adam):
             fused=fused,
             decoupled_weight_decay=base != "adam",
         )
+        self.form.check_weights(p for group in self.param_groups for p in group["params"])
         if self.spam_clock is not None:
             for group in self.param_groups:
                 # torch.distributed.checkpoint restores only group keys that the live optimizer has.
@@ -95,7 +109,7 @@ class AdamFamily(torch.optim.Adam):
             self.pruner = Pruner(self, prune, compact=True)
         # A fused kernel can unscale inside itself, but clipping, spikes and pruning must see true gradients first.
         plain = (prune is None or not prune.sparsity) and self.clip_norm is None and self.spam_clock is None
-        self._step_supports_amp_scaling = bool(fused) and plain
+        self._step_supports_amp_scaling = bool(fused) and plain and self.form.is_torchs
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: self.__dict__[name] for name in _KEPT}
@@ -113,6 +127,11 @@ class AdamFamily(torch.optim.Adam):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; the pruner takes the group up, or refuses it, at once."""
         super().add_param_group(param_group)
+        try:
+            self.form.check_group(self.param_groups[-1])
+        except ValueError:
+            self.param_groups.pop()
+            raise
         if self.pruner is not None:
             self.pruner.refresh()
 
@@ -158,6 +177,9 @@ class AdamFamily(torch.optim.Adam):
             beta2=group["betas"][1],
             **{name: group[name] for name in Hyper.__slots__ if name in group and name != "lr"},
         )
+        for p in group["params"]:
+            if p.grad is not None and self.form.covers(p) and not self.state.get(p):
+                self.state[p] = self.form.create(p, group)
         ours = {p for p in group["params"] if p.grad is not None and self.steps_itself(p)}
         self._step_whole({**group, "params": [p for p in group["params"] if p not in ours]}, hyper, theta)
         kernels.step([self._job(p, p.grad, hyper, theta) for p in group["params"] if p in ours])
@@ -175,8 +197,10 @@ class AdamFamily(torch.optim.Adam):
         return self.steps_itself(p) and (slot is None or slot.may_compact) and local(p) is p
 
     def _is_wide(self, p: Tensor) -> bool:
-        exp_avg = self.state[p].get("exp_avg") if p in self.state else None
-        return exp_avg is not None and exp_avg.dtype != p.dtype
+        """Whether the tensor's state has another type than torch's would have, the weight's."""
+        state = self.state.get(p, {})
+        types = {state[name].dtype for name in ("exp_avg", "exp_avg_sq") if name in state}
+        return bool(types - {p.dtype}) or formats.CORRECTION in state
 
     def _job(self, p: Tensor, grad: Tensor, hyper: Hyper, theta: float | None) -> Job:
         state = self.state[p] if local(p) is p else {name: local(x) for name, x in self.state[p].items()}
@@ -226,12 +250,12 @@ class AdamFamily(torch.optim.Adam):
         if clock.settings.zscore is not None and clock.is_spike(float(kept_norm(self))):
             first, second = clock.settings.soft_reset
             for state in self.state.values():
-                state["exp_avg"] *= first
-                state["exp_avg_sq"] *= second
+                for name, factor in (("exp_avg", first), ("exp_avg_sq", second)):
+                    state[formats.UNITS[name] if formats.Units.of(state) else name] *= factor
         if clock.reset_due(self.pruner.end if self.pruner is not None else None):
             clock.mark_reset()
             for p, state in self.state.items():
-                for name in reference.MOMENTS:
+                for name in (*reference.MOMENTS, *formats.UNITS.values()):
                     if name in state:
                         state[name].zero_()
                 self._age_offset[p] = int(state["step"])
@@ -250,8 +274,7 @@ class AdamFamily(torch.optim.Adam):
     def state_dict(self) -> dict[str, Any]:
         """AdamW's own state dict: dense moments, masks as -0.0 in ``exp_avg_sq``, plain records in the groups."""
         result = super().state_dict()
-        if self.pruner is not None and self._owns_pruner:
-            checkpoint.export(result, self, self.pruner)
+        checkpoint.export(result, self, self.pruner if self._owns_pruner else None)
         if self.spam_clock is not None:
             for group, saved in zip(self.param_groups, result["param_groups"], strict=True):
                 offsets = [self._age_offset.get(p, 0) for p in group["params"]]
@@ -266,9 +289,11 @@ class AdamFamily(torch.optim.Adam):
         """
         owns = self.pruner is not None and self._owns_pruner
         loaded = checkpoint.read(state_dict, self, self.pruner) if owns and self.pruner is not None else None
+        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=False):
+            self.form.check_group({**group, **saved, "params": group["params"]})
         attached = self.pruner is not None and not owns
         super().load_state_dict(state_dict if attached else checkpoint.without_ours(state_dict))
-        checkpoint.restore_wide(state_dict, self)
+        checkpoint.restore_forms(state_dict, self, self.form)
         if any(self._is_wide(p) for p in self.state):
             self._step_supports_amp_scaling = False
         if loaded is not None and self.pruner is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adamwprune.optim import checkpoint
-from adamwprune.optim.adam import is_probe
+from adamwprune.optim.adam import AdamFamily, is_probe
 from adamwprune.optim.pruner import Pruner
 from adamwprune.optim.record import Loaded
 from adamwprune.prune.config import Prune
@@ -31,6 +31,11 @@ def attach(optimizer: torch.optim.Optimizer, prune: Prune) -> Pruner:
         raise ValueError(f"this {type(optimizer).__name__} has a pruner already")
     if getattr(optimizer, "defaults", {}).get("differentiable") and prune.sparsity:
         raise ValueError("differentiable=True does not go with pruning: a mask update is not differentiable")
+    if isinstance(optimizer, AdamFamily) and not optimizer.form.is_torchs:
+        raise ValueError(
+            f"state={optimizer.form.state!r} keeps moments in a form that only its own step can prune: use "
+            "AdamWPrune(..., prune=Prune(...)) instead of attach"
+        )
     pruner = Pruner(optimizer, prune, compact=False)
     if prune.sparsity and pruner.uses_moments and "betas" not in optimizer.defaults and not optimizer.state:
         raise ValueError(

@@ -17,7 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adamwprune.kernels import reference
+from adamwprune.kernels import formats
+from adamwprune.kernels.reference import expand
+from adamwprune.optim.forms import Form
+from adamwprune.optim.layout import PER_WEIGHT, decoded
 from adamwprune.optim.pruner import Pruner
 from adamwprune.optim.record import Loaded
 from adamwprune.optim.slots import Slot
@@ -25,7 +28,7 @@ from adamwprune.prune.masks import Mask
 from adamwprune.prune.shards import like, local, ranks_of, shard
 
 #: Entries of a parameter's state that are ours, and that torch would cast to the weight's dtype on loading.
-_OURS = ("prune_mask", "prune_movement")
+_OURS = ("prune_mask", "prune_movement", formats.CORRECTION, *formats.UNITS.values())
 
 
 def indexed(groups: Iterable[dict[str, Any]]) -> list[Any]:
@@ -33,32 +36,37 @@ def indexed(groups: Iterable[dict[str, Any]]) -> list[Any]:
     return [p for group in groups for p in group["params"]]
 
 
-def export(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: Pruner) -> None:
+def export(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: Pruner | None) -> None:
     """Turn a state dict just made by torch into the form on disk, in place; live state is not touched."""
     for number, (group, saved) in enumerate(zip(optimizer.param_groups, state_dict["param_groups"], strict=True)):
-        saved["prune"] = pruner.record(number)
+        if pruner is not None:
+            saved["prune"] = pruner.record(number)
         for p, key in zip(group["params"], saved["params"], strict=True):
-            slot = pruner.slots.get(p)
-            if slot is not None and (slot.mask is not None or slot.movement is not None):
+            slot = pruner.slots.get(p) if pruner is not None else None
+            masked = slot is not None and (slot.mask is not None or slot.movement is not None)
+            if masked or formats.Units.of(state_dict["state"].get(key, {})) is not None:
                 entry = dict(state_dict["state"].get(key, {}))
-                state_dict["state"][key] = _export_entry(entry, slot)
+                state_dict["state"][key] = _export_entry(entry, slot or Slot("", p, number))
 
 
 def _export_entry(entry: dict[str, Any], slot: Slot) -> dict[str, Any]:
+    """Dense float moments, whatever layout and form they are in; the units of codes go along, so nothing drifts."""
     mask, weight = slot.mask, slot.weight
     shape = local(weight).shape
+    stored = mask if slot.compact else None
+    units = formats.Units.of(entry)
+    if units is not None:
+        entry.update({name: decoded(name, entry[name], units, stored) for name in formats.UNITS})
     if slot.movement is not None:
-        if mask is not None and slot.compact:
-            entry["prune_movement"] = like(reference.expand(slot.movement, mask, shape), weight)
-        else:
-            entry["prune_movement"] = like(slot.movement.view(shape).clone(), weight)
+        movement = slot.movement.view(shape).clone() if stored is None else expand(slot.movement, stored, shape)
+        entry["prune_movement"] = like(movement, weight)
     if mask is None:
         return entry
-    if slot.compact:
-        for name in reference.MOMENTS:
+    if stored is not None:
+        for name in PER_WEIGHT:
             if name in entry:
                 fill = -0.0 if name == "exp_avg_sq" else 0.0
-                entry[name] = like(reference.expand(entry[name], mask, shape, fill), weight)
+                entry[name] = like(expand(entry[name], stored, shape, fill), weight)
     elif "exp_avg_sq" in entry:
         entry["exp_avg_sq"] = like(local(entry["exp_avg_sq"]).masked_fill(~mask.to_bool(shape), -0.0), weight)
     elif shard(weight) is None:
@@ -180,11 +188,18 @@ def without_ours(state_dict: dict[str, Any]) -> dict[str, Any]:
     return {**state_dict, "state": kept}
 
 
-def restore_wide(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """Undo torch's narrowing: state that was saved wider than its weight (float32 under bfloat16) keeps its dtype."""
+def restore_forms(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, form: Form) -> None:
+    """Undo torch's casts, which narrow what was saved wider than its weight: state takes the form that was asked for.
+
+    Where none was, state saved wider than the weight (float32 under bfloat16) keeps its type.
+    """
     for p, key in zip(indexed(optimizer.param_groups), indexed(state_dict["param_groups"]), strict=True):
-        for name, value in state_dict["state"].get(key, {}).items():
+        saved = state_dict["state"].get(key, {})
+        if "exp_avg" in saved and form.covers(p):
+            optimizer.state[p].update(form.load(saved, p))
+            continue
+        for name, value in saved.items():
             if name == "step" or name in _OURS or not isinstance(value, Tensor) or not value.is_floating_point():
                 continue
             if value.element_size() > p.element_size():
-                optimizer.state[p][name] = value.to(p.device, copy=True)
+                optimizer.state[p][name] = value.to(p.device, copy=True).contiguous()

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from adamwprune import kernels
+from adamwprune.kernels import formats
 from adamwprune.optim import account, gradients
 from adamwprune.optim.layout import PER_WEIGHT, take_mask
 from adamwprune.optim.mask_update import new_masks
@@ -39,6 +40,7 @@ class Pruner:
         # Weak: an optimizer that is dropped takes its pruner along at once, and the model's gradients are whole again.
         self._optimizer = weakref.ref(optimizer)
         self.prune = prune
+        self._owned = compact
         # Weights that may come back keep their place: with regrowth, state stays dense.
         self.compact = compact and not prune.regrow
         self.step = 0
@@ -230,6 +232,7 @@ class Pruner:
             exp_avg=state.get("exp_avg") if self.uses_moments else None,
             exp_avg_sq=state.get("exp_avg_sq") if self.uses_moments else None,
             movement=slot.movement,
+            decode=formats.Units.of(state) if self._owned and self.uses_moments else None,
             betas=(float(beta1), float(beta2)),
             age=self._age(slot) if self.uses_moments else 0,
             first=0 if position is None else position.first,
@@ -237,7 +240,7 @@ class Pruner:
 
     def _apply(self, slot: Slot, new: Mask) -> None:
         """Make ``new`` the tensor's mask: zero what goes, and keep of the optimizer's state what stays."""
-        take_mask(slot, self.optimizer.state[slot.weight] if self.compact else {}, new)
+        take_mask(slot, self.optimizer.state[slot.weight] if self._owned else {}, new)
         kernels.zero_masked(slot.weight, new)
         if slot.weight.grad is not None:
             kernels.zero_masked(slot.weight.grad, new)
@@ -268,7 +271,7 @@ class Pruner:
             slot.movement = loaded.movement.get(p)
             if p not in loaded.masks:
                 continue
-            state = self.optimizer.state[p] if self.compact else {}
+            state = self.optimizer.state[p] if self._owned else {}
             # torch's state may still be the checkpoint's own tensors, which are not ours to change: take copies.
             state.update({name: state[name].clone() for name in PER_WEIGHT if name in state})
             take_mask(slot, state, loaded.masks[p].to(p.device))

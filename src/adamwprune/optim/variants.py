@@ -28,6 +28,15 @@ class AdamWPrune(AdamFamily):
             clipping) or ``adamwspam`` (SPAM).
         spam: settings of the SPAM base.
         clip_norm: clip the gradient norm over kept weights inside the step; None lets the base decide, 0 never clips.
+        state: how the moments are stored, from the first step on. None: as torch, in the weight's type. ``"float32"``:
+            also under narrower weights. ``"bfloat16"``: the first moment; the second in float32. ``"8bit"``: both in
+            8-bit codes, 2 bytes a kept weight instead of 8; not with AMSGrad. Vectors and tensors of fewer than 4096
+            weights keep float32. Unlike compaction, which follows pruning, this lowers a run's peak memory, too.
+        correction: keep what bfloat16 weights lack of 24 bits in one more byte, so that small updates are not lost;
+            ``state=None`` then means ``"float32"``. Where a weight is read elsewhere, its bfloat16 value is used.
+
+    ``foreach`` and ``fused`` choose torch's implementation for the tensors that torch steps; masked tensors and those
+    whose state has another type than the weight are stepped by :mod:`adamwprune.kernels`.
 
     ``optimizer.pruner`` is the :class:`adamwprune.Pruner`, or None.
     """

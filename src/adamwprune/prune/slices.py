@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -14,6 +14,8 @@ from adamwprune.prune.masks import CHUNK, Chunk, Mask, whole
 from adamwprune.prune.scores import Score
 from adamwprune.prune.thresholds import Cut, lowest
 
+_TORCH_NAMES = {"m": "exp_avg", "v": "exp_avg_sq"}
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -22,6 +24,7 @@ class View:
     ``weight`` and ``grad`` have the parameter's shape. ``exp_avg``, ``exp_avg_sq`` and ``movement`` are compact (one
     entry per kept weight, row-major) where ``compact`` is set and a mask exists, else of the parameter's shape.
     ``grad_factor`` is what the step multiplied the gradient by, None for 1.
+    Where the moments are stored in codes, ``decode`` makes them float32 of a moment's name, its codes and their places.
     ``age`` counts the updates that the moments have seen since they were last zero. ``first`` is the place of the first
     weight in the whole tensor, where other ranks hold rows before these.
     """
@@ -35,6 +38,7 @@ class View:
     exp_avg: Tensor | None = None
     exp_avg_sq: Tensor | None = None
     movement: Tensor | None = None
+    decode: Callable[[str, Tensor, Tensor], Tensor] | None = None
     betas: tuple[float, float] = (0.9, 0.999)
     age: int = 0
     first: int = 0
@@ -55,7 +59,7 @@ class View:
         for chunk in self._chunks_for(score):
             inputs = {name: x[chunk.low : chunk.high][chunk.index].float() for name, x in dense.items()}
             for name, x in state.items():
-                inputs[name] = self._state_slice(x, chunk).float()
+                inputs[name] = self._moment_slice(name, x, chunk)
             if "g" in inputs and self.grad_factor is not None:
                 inputs["g"] = inputs["g"] * self.grad_factor
             if "m" in inputs:
@@ -67,6 +71,12 @@ class View:
 
     def _state(self) -> tuple[tuple[str, Tensor | None], ...]:
         return ("m", self.exp_avg), ("v", self.exp_avg_sq), ("movement", self.movement)
+
+    def _moment_slice(self, name: str, x: Tensor, chunk: Chunk) -> Tensor:
+        part = self._state_slice(x, chunk)
+        if self.decode is None or name not in _TORCH_NAMES:
+            return part.float()
+        return self.decode(_TORCH_NAMES[name], part, chunk.low + chunk.index)
 
     def _state_slice(self, x: Tensor, chunk: Chunk) -> Tensor:
         if self.compact and self.mask is not None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from adamwprune.data import DatasetInfo, Split
-from adamwprune.data.augment import flip, shift
+from adamwprune.data.augment import cutout, flip, shift
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
@@ -56,19 +56,37 @@ class Epoch:
     limit: int
     offsets: Tensor | None
     mirrored: Tensor | None
+    #: Side of the squares that are cut out, their centers, and their colour.
+    square: int
+    centers: Tensor | None
+    fill: Tensor
 
     @classmethod
-    def draw(cls, split: Split, info: DatasetInfo, *, batch_size: int, augment: bool, seed: int, epoch: int) -> Epoch:
+    def draw(
+        cls,
+        split: Split,
+        info: DatasetInfo,
+        *,
+        batch_size: int,
+        augment: bool,
+        seed: int,
+        epoch: int,
+        square: int = 0,
+    ) -> Epoch:
         """Draw the epoch's order and augmentation."""
         generator = torch.Generator().manual_seed(seed_of("epoch", seed, epoch))
         device, examples = split.labels.device, len(split)
         order = torch.randperm(examples, generator=generator).to(device)
-        offsets = mirrored = None
+        offsets = mirrored = centers = None
         if augment and info.shift:
             offsets = torch.randint(-info.shift, info.shift + 1, (examples, 2), generator=generator).to(device)
         if augment and info.flip:
             mirrored = torch.randint(0, 2, (examples,), generator=generator).bool().to(device)
-        return cls(split, batch_size, order, info.shift, offsets, mirrored)
+        if augment and square:
+            sides = [torch.randint(side, (examples,), generator=generator) for side in info.shape[1:]]
+            centers = torch.stack(sides, 1).to(device)
+        mean = (255 * torch.tensor(info.mean)).round().to(device)
+        return cls(split, batch_size, order, info.shift, offsets, mirrored, square, centers, mean)
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Images (uint8) and labels of a batch."""
@@ -79,4 +97,6 @@ class Epoch:
             images = shift(images, self.offsets[part], self.limit)
         if self.mirrored is not None:
             images = flip(images, self.mirrored[part])
+        if self.centers is not None:
+            images = cutout(images, self.centers[part], self.square, self.fill)
         return images, chosen.labels

@@ -21,8 +21,12 @@ COUNT_OR_ZERO: tuple[Test, str] = (lambda x: x >= 0, "at least 0")
 RANGES: dict[str, tuple[Test, str]] = {
     "width": POSITIVE,
     "seed": COUNT_OR_ZERO,
+    "context": COUNT,
+    "dropout": SHARE,
     "epochs": COUNT,
+    "iterations": COUNT,
     "batch_size": COUNT,
+    "accumulate": COUNT,
     "learning_rate": POSITIVE,
     "weight_decay": NOT_NEGATIVE,
     "momentum": SHARE,
@@ -30,8 +34,11 @@ RANGES: dict[str, tuple[Test, str]] = {
     "beta2": SHARE,
     "eps": POSITIVE,
     "lr_warmup": SHARE,
+    "lr_floor": SHARE,
     "clip_norm": NOT_NEGATIVE,
     "label_smoothing": SHARE,
+    "cutout": COUNT_OR_ZERO,
+    "ema": SHARE,
     "target_sparsity": (lambda x: 0 <= x < 1, "the fraction of weights removed, in [0, 1)"),
     "prune_start": SHARE,
     "prune_end": (lambda x: 0 < x <= 1, "a share of the run, in (0, 1]"),
@@ -47,6 +54,8 @@ RANGES: dict[str, tuple[Test, str]] = {
     "val_fraction": (lambda x: 0 < x < 1, "a share of the training examples, in (0, 1)"),
     "checkpoint_every": COUNT_OR_ZERO,
     "eval_every": COUNT,
+    "eval_steps": COUNT,
+    "eval_tokens": COUNT_OR_ZERO,
 }
 
 
@@ -56,6 +65,10 @@ def check_values(config: RunConfig) -> None:
         value = getattr(config, name)
         if value is not None and not test(value):
             raise ConfigError(f"{name}={value!r}: expected {expected}")
+    if config.batch_size is not None and config.batch_size % config.accumulate:
+        raise ConfigError(
+            f"accumulate={config.accumulate!r} must divide batch_size={config.batch_size!r} into equal parts"
+        )
     if config.lr_schedule is not None and config.lr_schedule not in LR_SCHEDULES:
         raise ConfigError(f"unknown lr_schedule {config.lr_schedule!r}: expected one of {', '.join(LR_SCHEDULES)}")
     if config.prune_start is not None and config.prune_end is not None and config.prune_start >= config.prune_end:

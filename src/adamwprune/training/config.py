@@ -38,6 +38,8 @@ class RunConfig:
     # What is trained
     model: str = option("lenet5", "network to train")
     width: float = option(1.0, "width multiplier of the network (small dense baselines)")
+    context: int | None = option(None, "tokens in a sequence (None: what the network holds)")
+    dropout: float | None = option(None, "dropout of a language model")
     data: str | None = option(None, "data set (None: the model's default)")
     data_dir: str = option("data", "folder that holds the data sets", science=False)
     seed: int = option(0, "seed of weights, data order and augmentation")
@@ -46,7 +48,9 @@ class RunConfig:
     optimizer: str = option("adamw", "one of " + " ".join(OPTIMIZERS))
     base: str = option("adamw", "what adamwprune augments: one of " + " ".join(BASES))
     epochs: int | None = option(None, "passes over the training split")
-    batch_size: int | None = option(None, "examples per optimizer step")
+    iterations: int | None = option(None, "optimizer steps of the run, instead of epochs")
+    batch_size: int | None = option(None, "images or sequences per optimizer step")
+    accumulate: int = option(1, "parts in which a batch is computed one after another, to save memory")
     learning_rate: float | None = option(None, "peak learning rate")
     weight_decay: float | None = option(None, "weight decay of matrices and filters; norms and biases have none")
     momentum: float | None = option(None, "momentum of sgd")
@@ -56,9 +60,12 @@ class RunConfig:
     amsgrad: bool | None = option(None, "AMSGrad (None: the base decides)")
     lr_schedule: str | None = option(None, "constant, cosine or linear (to zero)")
     lr_warmup: float | None = option(None, "share of the run in which the learning rate warms up")
+    lr_floor: float | None = option(None, "share of the peak at which the schedule ends instead of zero")
     clip_norm: float | None = option(None, "clip the gradient norm to this; 0 does not clip")
     label_smoothing: float | None = option(None, "label smoothing of the loss")
     augment: bool | None = option(None, "random shifts (and flips where the data allow them)")
+    cutout: int | None = option(None, "side of a square that augmentation cuts out of each image; 0: none")
+    ema: float | None = option(None, "decay of an average of the weights that is evaluated in their place; 0: none")
 
     # What is pruned, and when
     pruning_method: str = option("none", "one of " + " ".join(METHODS))
@@ -82,12 +89,19 @@ class RunConfig:
 
     # Where and how it runs
     device: str = option("auto", "auto, cpu, cuda, mps or xpu")
-    precision: str = option("fp32", "fp32, bf16 or fp16 autocast")
+    precision: str | None = option(None, "fp32, bf16 or fp16 autocast")
+    channels_last: bool | None = option(None, "images in channels-last order")
+    activation_checkpointing: bool = option(
+        False, "compute a language model's activations again in the backward pass, to save memory", science=False
+    )
+    compile: bool = option(False, "train through torch.compile")
     threads: int = option(0, "CPU threads of the run (0: as torch chooses)")
     deterministic: bool = option(True, "ask torch for deterministic algorithms")
     val_fraction: float | None = option(None, "share of the training examples held out for validation")
     checkpoint_every: int = option(0, "optimizer steps between checkpoints (0: every epoch)", science=False)
     eval_every: int | None = option(None, "epochs between evaluations")
+    eval_steps: int | None = option(None, "optimizer steps between evaluations, instead of epochs")
+    eval_tokens: int | None = option(None, "tokens of the validation text that are evaluated; 0: all")
 
     def replace(self, **changes: Any) -> RunConfig:
         """A copy with some fields changed; unknown names are a TypeError."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,13 +12,13 @@ from typing import Any
 
 from adamwprune import data
 from adamwprune.files import JsonLines
-from adamwprune.training import checkpoint, device, memory, outcome
+from adamwprune.training import checkpoint, device, memory, outcome, throughput
 from adamwprune.training.config import RunConfig, known
 from adamwprune.training.directory import RunDirectory
-from adamwprune.training.errors import Interrupted
+from adamwprune.training.errors import Interrupted, TrainingError
 from adamwprune.training.identity import environment, identity, run_id, run_name
 from adamwprune.training.resolve import resolve
-from adamwprune.training.run import NotFiniteError, Run
+from adamwprune.training.run import Run
 
 #: Seconds between progress reports inside an epoch.
 REPORT_EVERY = 0.25
@@ -27,8 +28,8 @@ REPORT_EVERY = 0.25
 class Progress:
     """Where a run stands; ``metrics`` is its latest evaluation (empty before the first)."""
 
-    epoch: int
-    epochs: int
+    epoch: float
+    epochs: float
     step: int
     steps: int
     metrics: dict[str, Any]
@@ -96,6 +97,8 @@ class Loop:
     latest: dict[str, Any] = field(default_factory=dict)
     best: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "eval": 0.0})
+    #: Steps trained since this call began or last evaluated, and the seconds that they took.
+    _pace: tuple[int, float] = (0, 0.0)
     _reported: float = 0.0
 
     @classmethod
@@ -140,57 +143,62 @@ class Loop:
                     raise Interrupted(f"{run_name(config)} was interrupted at step {run.step} of {run.steps}")
                 began = time.perf_counter()
                 run.train_step()
-                self.seconds["train"] += time.perf_counter() - began
-                ended = run.step % run.steps_per_epoch == 0
-                if ended and (run.epoch % known(config.eval_every) == 0 or run.step == run.steps):
+                self._count(time.perf_counter() - began)
+                if run.evaluation_due:
                     self._evaluate()
-                every = config.checkpoint_every or run.steps_per_epoch
+                every = config.checkpoint_every or config.eval_steps or run.steps_per_epoch
                 if run.step % every == 0 or run.step == run.steps:
                     self._save()
                 self._report("train")
             return self._finish()
-        except NotFiniteError as error:
+        except TrainingError as error:
             return self._conclude(str(error), outcome.unmeasured(self.latest, self.best))
+
+    def _count(self, seconds: float) -> None:
+        """Account for a step."""
+        self.seconds["train"] += seconds
+        self._pace = (self._pace[0] + 1, self._pace[1] + seconds)
 
     def _evaluate(self) -> None:
         run = self.run
+        train_loss = run.train_loss()  # waits for the device, so that the times are right
+        steps, seconds = self._pace
+        self._pace = (0, 0.0)
         began = time.perf_counter()
-        val_loss, val_accuracy = run.evaluate(run.val)
+        scores = run.evaluate("val")
         self.seconds["eval"] += time.perf_counter() - began
         self.latest = {
             "epoch": run.epoch,
             "step": run.step,
             "seconds": sum(self.seconds.values()),
             "learning_rate": run.optimizer.param_groups[0]["lr"],
-            "train_loss": run.train_loss(),
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
+            "train_loss": train_loss,
+            **outcome.described("val", run, scores),
             "target": run.config.target_sparsity,
             "sparsity": run.sparsity,
             "at_target": run.at_target,
+            "throughput": throughput.measured(run, steps, seconds),
         }
         where = {name: self.latest[name] for name in ("epoch", "step", "seconds")}
         self.metrics.append(self.latest)
         self.memory.append({**where, **memory.sample(run.optimizer, run.config.device)})
         self.folder.log(
-            f"epoch {run.epoch} step {run.step}: train loss {self.latest['train_loss']:.4f}, validation loss "
-            f"{val_loss:.4f}, accuracy {val_accuracy:.4f}, sparsity {self.latest['sparsity']:.4f}"
+            f"epoch {run.epoch} step {run.step}: train loss {train_loss:.4f}, validation loss {scores.loss:.4f}, "
+            f"accuracy {scores.accuracy:.4f}, sparsity {self.latest['sparsity']:.4f}, "
+            f"{self.latest['throughput']['per_second']:.0f} {run.task.unit}/s"
         )
-        if val_loss != val_loss:
-            raise NotFiniteError(f"the validation loss after step {run.step} is {val_loss}")
+        if math.isnan(scores.loss):
+            raise TrainingError(f"the validation loss after step {run.step} is {scores.loss}")
         for kind in outcome.BEST:
             if (kind == "best_any" or self.latest["at_target"]) and self._beats(self.best.get(kind)):
                 self.best[kind] = self.latest
-                content = {"record": self.latest, "model": run.model.state_dict()}
+                content = {"record": self.latest, "model": run.judged.state_dict()}
                 checkpoint.save(self.folder.best(kind), self.folder.run_id, content)
         self._report("evaluate")
 
     def _beats(self, other: dict[str, Any] | None) -> bool:
-        """Whether the latest evaluation is better: more accurate, or as accurate at a lower loss."""
-        if other is None:
-            return True
-        new, old = ((record["val_accuracy"], -record["val_loss"]) for record in (self.latest, other))
-        return bool(new > old)
+        """Whether the latest evaluation is better than another."""
+        return other is None or self.run.task.rank(self.latest) > self.run.task.rank(other)
 
     def _save(self) -> None:
         self.metrics.sync()
@@ -210,7 +218,8 @@ class Loop:
             return
         self._reported = now
         run = self.run
-        self.on_progress(Progress(run.epoch, known(run.config.epochs), run.step, run.steps, dict(self.latest), phase))
+        epochs = round(run.steps / run.steps_per_epoch, 2)
+        self.on_progress(Progress(int(run.epoch), epochs, run.step, run.steps, dict(self.latest), phase))
 
     def _finish(self) -> dict[str, Any]:
         run = self.run

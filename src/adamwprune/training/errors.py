@@ -12,5 +12,9 @@ class DirectoryError(ValueError):
     """A run directory that is not this run's, or whose checkpoint does not fit."""
 
 
+class TrainingError(Exception):
+    """The run cannot go on; the message says where and why."""
+
+
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
     """The run was asked to stop; its last checkpoint is written, and the same call goes on from there."""

@@ -1,36 +1,47 @@
 # SPDX-License-Identifier: MIT
-"""Loss and accuracy of a network on a split."""
+"""Loss and accuracy of a network."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from adamwprune.data import Split
-from adamwprune.training.batches import Normalizer
 from adamwprune.training.device import autocast
 
-BATCH = 500
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Mean cross-entropy without label smoothing, and the fraction of targets that were thought most likely."""
+
+    loss: float
+    accuracy: float
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, reduction: str = "mean") -> Tensor:
+    """Cross-entropy in float32: of images (batch, classes) and of sequences (batch, length, classes) alike."""
+    return functional.cross_entropy(
+        logits.flatten(0, -2).float(), targets.flatten(), label_smoothing=label_smoothing, reduction=reduction
+    )
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, split: Split, normalize: Normalizer, *, precision: str = "fp32", batch_size: int = BATCH
-) -> tuple[float, float]:
-    """Mean cross-entropy (no label smoothing, no augmentation) and the fraction of examples classified right.
-
-    The model is left in the mode it was found in.
-    """
-    device = split.labels.device
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: str = "fp32"
+) -> Scores:
+    """Scores over all targets of ``batches``. The model is left in the mode it was found in."""
     training = model.training
     model.eval()
+    count = 0
     loss, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
-    for start in range(0, len(split), batch_size):
-        images, labels = split.images[start : start + batch_size], split.labels[start : start + batch_size]
+    for inputs, targets in batches:
         with autocast(device.type, precision):
-            logits = model(normalize(images))
-        loss += functional.cross_entropy(logits.float(), labels, reduction="sum")
-        correct += (logits.argmax(1) == labels).sum()
+            logits = model(inputs)
+        loss += cross_entropy(logits, targets, reduction="sum")
+        correct += (logits.argmax(-1) == targets).sum()
+        count += targets.numel()
     model.train(training)
-    return loss.item() / len(split), correct.item() / len(split)
+    return Scores(loss.item() / count, correct.item() / count)

@@ -3,16 +3,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from adamwprune.training import checkpoint, memory
+from adamwprune.training import checkpoint, memory, throughput
 from adamwprune.training.directory import RunDirectory
+from adamwprune.training.evaluate import Scores
 from adamwprune.training.run import Run
 
 #: Kinds of best checkpoint: among evaluations at the target sparsity, and among all.
 BEST = ("best", "best_any")
 
-KEPT = ("epoch", "step", "val_accuracy", "val_loss", "sparsity")
+KEPT = ("epoch", "step", "val_accuracy", "val_loss", "val_perplexity", "sparsity")
+
+
+def described(split: str, run: Run, scores: Scores) -> dict[str, Any]:
+    """Scores on a split under the names that are stored. Perplexity belongs to text; that of a huge loss is none."""
+    perplexity = math.exp(scores.loss) if run.task.unit == "tokens" and scores.loss < 100 else None
+    return {f"{split}_loss": scores.loss, f"{split}_accuracy": scores.accuracy, f"{split}_perplexity": perplexity}
 
 
 def measured(
@@ -20,21 +28,21 @@ def measured(
 ) -> dict[str, dict[str, Any]]:
     """The last and the best evaluations with the test split, which is looked at only here.
 
-    The run's model is left with the weights of a best checkpoint.
+    The network that is judged is left with the weights of a best checkpoint.
     """
     records = {"final": _with_test(run, latest)}
     for kind, record in best.items():
         if record["step"] == latest["step"]:
             records[kind] = records["final"]
         else:
-            run.model.load_state_dict(checkpoint.load(folder.best(kind), folder.run_id)["model"])
+            run.judged.load_state_dict(checkpoint.load(folder.best(kind), folder.run_id)["model"])
             records[kind] = _with_test(run, record)
     return records
 
 
 def unmeasured(latest: dict[str, Any], best: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The same of a run that broke down: evaluations as far as there are any, and no test."""
-    untested = {"test_accuracy": None, "test_loss": None}
+    untested = {"test_accuracy": None, "test_loss": None, "test_perplexity": None}
     records = {"final": latest, **best} if latest else {}
     return {kind: {**{name: record[name] for name in KEPT}, **untested} for kind, record in records.items()}
 
@@ -58,10 +66,10 @@ def result(
         "kept": prunable - masked,
         "account": account,
         "seconds": {**seconds, "total": sum(seconds.values())},
+        "throughput": throughput.measured(run, run.step, seconds["train"]),
         "steps": run.step,
     }
 
 
 def _with_test(run: Run, record: dict[str, Any]) -> dict[str, Any]:
-    test_loss, test_accuracy = run.evaluate(run.test)
-    return {**{name: record[name] for name in KEPT}, "test_accuracy": test_accuracy, "test_loss": test_loss}
+    return {**{name: record[name] for name in KEPT}, **described("test", run, run.evaluate("test"))}

@@ -29,6 +29,13 @@ METHOD_SCORES = {
     "state": STATE_FAMILY,
 }
 PRUNE_FIELDS = ("score", "target_sparsity", "prune_every", *(f.name for f in dataclasses.fields(PRUNING)))
+#: Fields of which a run has exactly one.
+EITHER = (("epochs", "iterations"), ("eval_every", "eval_steps"))
+#: Fields that only networks for one kind of input read.
+ONLY_FOR = {
+    "image": ("augment", "cutout", "channels_last"),
+    "tokens": ("context", "dropout", "eval_tokens", "activation_checkpointing"),
+}
 SPAM_FIELDS = ("spam_theta", "spam_interval", "spam_warmup", "spam_min_age", "spam_zscore")
 
 
@@ -56,7 +63,10 @@ def _resolve(config: RunConfig) -> RunConfig:
     recipe = RECIPES.get((model.recipe, known(config.data)))
     if recipe is None:
         raise ConfigError(f"data={config.data!r}: {config.model} trains on {' or '.join(model.data)}")
-    config = _fill(config, _training_fields(recipe))
+    _check_input(config, model.input)
+    config = _fill(config, _training_fields(config, recipe))
+    config = config.replace(context=config.context or model.context)
+    check_values(config)
     config = _fill_family(config, recipe)
     config = _fill(config, _spam_fields(config)) if family(config) == "adamwspam" else config
     config = _fill_pruning(config) if config.pruning_method != "none" else config.replace(target_sparsity=0.0)
@@ -67,6 +77,8 @@ def _resolve(config: RunConfig) -> RunConfig:
 
 def total_steps(config: RunConfig) -> int:
     """Optimizer steps of a run whose training fields are resolved."""
+    if config.iterations is not None:
+        return config.iterations
     examples = data.images(known(config.data)).examples
     training = examples - held_out(examples, known(config.val_fraction))
     steps = steps_per_epoch(training, known(config.batch_size))
@@ -82,10 +94,13 @@ def _check_choices(config: RunConfig) -> None:
         ("optimizer", config.optimizer, OPTIMIZERS),
         ("pruning_method", config.pruning_method, METHODS),
         ("base", config.base, BASES),
-        ("precision", config.precision, tuple(device.PRECISIONS)),
+        ("precision", config.precision, (None, *device.PRECISIONS)),
     ):
         if value not in valid:
-            raise ConfigError(f"unknown {name} {value!r}: expected one of {', '.join(valid)}")
+            raise ConfigError(f"unknown {name} {value!r}: expected one of {', '.join(filter(None, valid))}")
+    for one, other in EITHER:
+        if getattr(config, one) is not None and getattr(config, other) is not None:
+            raise ConfigError(f"{one} and {other} exclude each other: leave one of them out")
     if config.base != "adamw" and config.optimizer != "adamwprune":
         raise ConfigError(
             f"base={config.base!r} has no effect on optimizer {config.optimizer!r}: "
@@ -103,6 +118,18 @@ def _check_choices(config: RunConfig) -> None:
         _refuse(config, [name for name in SPAM_FIELDS if getattr(config, name) is not None])
 
 
+def _check_input(config: RunConfig, kind: str) -> None:
+    """Refuse what means nothing for images, or for text."""
+    for other, names in ONLY_FOR.items():
+        if other != kind:
+            _refuse(config, [name for name in names if getattr(config, name) not in (None, False)])
+    if kind == "tokens" and config.epochs is not None:
+        raise ConfigError(
+            f"epochs={config.epochs!r}: how many steps a pass over a text takes is known only once it is read; "
+            "give iterations instead"
+        )
+
+
 def _refuse(config: RunConfig, names: list[str]) -> None:
     """Refuse fields that were given and would change nothing."""
     for name in names:
@@ -110,6 +137,8 @@ def _refuse(config: RunConfig, names: list[str]) -> None:
             reason = "it belongs to optimizer adamwspam, and to adamwprune with base adamwspam"
         elif name in PRUNE_FIELDS:
             reason = "pruning_method is 'none'"
+        elif any(name in names for names in ONLY_FOR.values()):
+            reason = f"{config.model} has no such setting"
         else:
             reason = f"{family(config)} has no such setting"
         raise ConfigError(f"{name}={getattr(config, name)!r} has no effect: {reason}; leave it out")
@@ -119,8 +148,13 @@ def _fill(config: RunConfig, defaults: dict[str, Any]) -> RunConfig:
     return config.replace(**{name: value for name, value in defaults.items() if getattr(config, name) is None})
 
 
-def _training_fields(recipe: Recipe) -> dict[str, Any]:
-    return {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe) if f.name != "families"}
+def _training_fields(config: RunConfig, recipe: Recipe) -> dict[str, Any]:
+    """What the recipe says, without what a given field excludes."""
+    fields = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe) if f.name != "families"}
+    for pair in EITHER:
+        if any(getattr(config, name) is not None for name in pair):
+            fields = {name: value for name, value in fields.items() if name not in pair}
+    return fields
 
 
 def _fill_family(config: RunConfig, recipe: Recipe) -> RunConfig:

@@ -7,27 +7,24 @@ import math
 from typing import Any
 
 import torch
-from torch.nn import functional
 
-from adamwprune import data, models
-from adamwprune.data.splits import stratified
+from adamwprune import models
+from adamwprune.models.flops import training_flops
 from adamwprune.optim import clip_grad_norm_
 from adamwprune.prune import NonFiniteScoreError
-from adamwprune.training import device, optimizer
-from adamwprune.training.batches import Epoch, Normalizer, seed_of, steps_per_epoch
+from adamwprune.training import device, optimizer, task
+from adamwprune.training.average import Average
+from adamwprune.training.batches import seed_of
 from adamwprune.training.config import RunConfig, known
-from adamwprune.training.evaluate import evaluate
+from adamwprune.training.errors import TrainingError
+from adamwprune.training.evaluate import Scores, cross_entropy, evaluate
 from adamwprune.training.schedule import lr_factor
-
-#: Tells the validation split from the other splits of a data set.
-VALIDATION_SALT = 10
 
 #: Steps between looks at the losses on an accelerator, where each look waits for the device.
 CHECK_EVERY = 50
 
-
-class NotFiniteError(Exception):
-    """The run has produced NaN or infinity and cannot go on; the message says where."""
+#: A mean training loss above so many times that of guessing, after the warm-up, is a run that has diverged.
+DIVERGED = 3.0
 
 
 class Run:
@@ -38,36 +35,47 @@ class Run:
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
-        self.info = data.images(known(config.data))
         self.device = torch.device(config.device)
-        dataset = data.load(self.info.name, config.data_dir)
-        kept, held = stratified(dataset.train.labels, known(config.val_fraction), VALIDATION_SALT)
-        self.train = dataset.train.take(kept).to(self.device)
-        self.val = dataset.train.take(held).to(self.device)
-        self.test = dataset.test.to(self.device)
-        self.normalize = Normalizer.of(self.info, self.device)
-
+        self.task = task.create(config)
         torch.manual_seed(seed_of("weights", config.seed))
-        self.model = models.build(config, self.info).to(self.device)
-        self.steps_per_epoch = steps_per_epoch(len(self.train), known(config.batch_size))
-        self.steps = known(config.epochs) * self.steps_per_epoch
+        self.model = models.build(config, self.task.shape).to(self.device)
+        self.flops_per_unit = training_flops(self.model, self.task.example) / self._units_per_example
+        self.steps_per_epoch = self.task.steps_per_epoch
+        self.steps = config.iterations or known(config.epochs) * self.steps_per_epoch
+        #: Steps from one evaluation to the next.
+        self.round = config.eval_steps or known(config.eval_every) * self.steps_per_epoch
         self.optimizer = optimizer.build(config, self.model, self.steps)
+        self.average = Average(self.model, config.ema) if config.ema else None
+        if self.average and self.pruner:
+            self.pruner.follow(self.average.model)
+        self.forward = torch.compile(self.model) if config.compile else self.model
         self.scaler = torch.amp.GradScaler(config.device, enabled=config.precision == "fp16")
         self.step = 0
-        #: Loss of each step of the current epoch, on the device.
-        self.losses = torch.zeros(self.steps_per_epoch, device=self.device)
-        self._epoch: tuple[int, Epoch] | None = None
+        #: Loss of each step since the last evaluation, on the device.
+        self.losses = torch.zeros(min(self.round, self.steps), device=self.device)
 
     @property
-    def epoch(self) -> int:
-        """Epochs completed."""
-        return self.step // self.steps_per_epoch
+    def _units_per_example(self) -> int:
+        return self.task.units_per_step // known(self.config.batch_size)
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training data."""
+        epochs = self.step / self.steps_per_epoch
+        return int(epochs) if epochs == int(epochs) else round(epochs, 4)
+
+    @property
+    def judged(self) -> torch.nn.Module:
+        """The network that is evaluated and kept: the average where there is one."""
+        return self.model if self.average is None else self.average.model
 
     @property
     def learning_rate(self) -> float:
         """Learning rate of the coming step."""
         config = self.config
-        factor = lr_factor(known(config.lr_schedule), self.step, self.steps, known(config.lr_warmup))
+        factor = lr_factor(
+            known(config.lr_schedule), self.step, self.steps, known(config.lr_warmup), known(config.lr_floor)
+        )
         return known(config.learning_rate) * factor
 
     @property
@@ -89,60 +97,71 @@ class Run:
         """One optimizer step.
 
         Raises:
-            NotFiniteError: the loss, or what weights are ranked by, is NaN or infinite.
+            TrainingError: the loss, or what weights are ranked by, is NaN or infinite; or the run has diverged.
         """
-        config = self.config
-        images, labels = self._batches().batch(self.step % self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         self.optimizer.zero_grad()
-        with device.autocast(config.device, config.precision):
-            logits = self.model(self.normalize(images))
-            loss = functional.cross_entropy(logits.float(), labels, label_smoothing=known(config.label_smoothing))
-        self.losses[self.step % self.steps_per_epoch] = loss.detach()
+        loss = self._backward()
+        place = self.step % self.round
+        self.losses[place] = loss
         if self.device.type == "cpu" and not math.isfinite(loss.item()):
-            raise NotFiniteError(f"the loss of step {self.step + 1} is {loss.item()}")
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if config.clip_norm and not optimizer.clips_inside(config):
+            raise TrainingError(f"the loss of step {self.step + 1} is {loss.item()}")
+        if self.config.clip_norm and not optimizer.clips_inside(self.config):
             self.scaler.unscale_(self.optimizer)
-            clip_grad_norm_(self.optimizer, config.clip_norm)
+            clip_grad_norm_(self.optimizer, self.config.clip_norm)
         try:
             self.scaler.step(self.optimizer)
         except NonFiniteScoreError as error:
-            raise NotFiniteError(f"the mask update of step {self.step + 1} was refused: {error}") from error
+            raise TrainingError(f"the mask update of step {self.step + 1} was refused: {error}") from error
         self.scaler.update()
         self.step += 1
-        if self.step % CHECK_EVERY == 0 or self.step % self.steps_per_epoch == 0:
-            self._check_losses()
+        if self.average:
+            self.average.update(self.model, self.step)
+        if self.step % CHECK_EVERY == 0 or self.evaluation_due:
+            self._check_losses(place + 1)
 
-    def _batches(self) -> Epoch:
-        if self._epoch is None or self._epoch[0] != self.epoch:
-            config = self.config
-            drawn = Epoch.draw(
-                self.train,
-                self.info,
-                batch_size=known(config.batch_size),
-                augment=known(config.augment),
-                seed=config.seed,
-                epoch=self.epoch,
-            )
-            self._epoch = (self.epoch, drawn)
-        return self._epoch[1]
+    def _backward(self) -> torch.Tensor:
+        """Gradients of the coming step's batch, part by part; its mean loss."""
+        config = self.config
+        total = torch.zeros((), device=self.device)
+        inputs, targets = self.task.batch(self.step)
+        for x, y in zip(inputs.chunk(config.accumulate), targets.chunk(config.accumulate), strict=True):
+            with device.autocast(config.device, known(config.precision)):
+                logits = self.forward(x)
+                loss = cross_entropy(logits, y, label_smoothing=known(config.label_smoothing)) / config.accumulate
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
 
-    def _check_losses(self) -> None:
-        done = (self.step - 1) % self.steps_per_epoch + 1
-        finite = torch.isfinite(self.losses[:done])
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether the step that was just taken ends a round, or the run."""
+        return self.step % self.round == 0 or self.step == self.steps
+
+    def _check_losses(self, done: int) -> None:
+        """Look at the losses of this round, of which there are ``done``."""
+        losses = self.losses[:done]
+        finite = torch.isfinite(losses)
         if not bool(finite.all()):
             first = int(finite.int().argmin())
-            raise NotFiniteError(f"the loss of step {self.step - done + first + 1} is {self.losses[first].item()}")
+            raise TrainingError(f"the loss of step {self.step - done + first + 1} is {losses[first].item()}")
+        guessing = math.log(self.task.classes)
+        warm = self.step - done >= known(self.config.lr_warmup) * self.steps
+        if self.evaluation_due and warm and self.train_loss() > DIVERGED * guessing:
+            raise TrainingError(
+                f"the run has diverged: its mean loss over the {done} steps up to step {self.step} is "
+                f"{self.train_loss():.4g}, and guessing gives {guessing:.4g}; lower learning_rate or clip_norm, or "
+                "raise lr_warmup"
+            )
 
     def train_loss(self) -> float:
-        """Mean loss of the epoch that has just ended."""
-        return float(self.losses.mean())
+        """Mean loss of the round that has just ended."""
+        return float(self.losses[: (self.step - 1) % self.round + 1].mean())
 
-    def evaluate(self, split: data.Split) -> tuple[float, float]:
-        """Loss and accuracy on a split."""
-        return evaluate(self.model, split, self.normalize, precision=self.config.precision)
+    def evaluate(self, split: str) -> Scores:
+        """Scores on the split ``val`` or ``test``."""
+        return evaluate(self.judged, self.task.split(split), self.device, known(self.config.precision))
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on exactly from here. The data's order is a function of seed and step."""
@@ -151,6 +170,7 @@ class Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "average": None if self.average is None else self.average.model.state_dict(),
             "losses": self.losses,
             "random": device.random_state(self.config.device),
         }
@@ -159,6 +179,8 @@ class Run:
         """Go on from :meth:`state`."""
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
+        if self.average:
+            self.average.model.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.losses.copy_(state["losses"])

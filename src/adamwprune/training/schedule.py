@@ -25,12 +25,12 @@ def linear(progress: float) -> float:
 LR_SCHEDULES: dict[str, Callable[[float], float]] = {"constant": constant, "cosine": cosine, "linear": linear}
 
 
-def lr_factor(name: str, step: int, steps: int, warmup: float) -> float:
+def lr_factor(name: str, step: int, steps: int, warmup: float, floor: float = 0.0) -> float:
     """What the peak learning rate is multiplied by at ``step`` (0 to steps - 1).
 
-    It rises in a straight line over the share ``warmup`` of the run, then follows the schedule.
+    It rises in a straight line over the share ``warmup`` of the run, then follows the schedule down to ``floor``.
     """
     rising = round(warmup * steps)
     if step < rising:
         return (step + 1) / (rising + 1)
-    return LR_SCHEDULES[name]((step - rising) / (steps - rising))
+    return floor + (1.0 - floor) * LR_SCHEDULES[name]((step - rising) / (steps - rising))

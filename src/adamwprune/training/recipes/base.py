@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The default hyper-parameters of each model, data set and optimizer, tuned on validation accuracy.
+"""What a recipe says, and what holds for every recipe.
 
-Arms of a comparison share everything here but what their optimizer needs otherwise: the Adam family has one schedule,
-one learning rate and one length. :func:`adamwprune.training.resolve.resolve` fills configs from it.
+The names of the fields are those of :class:`RunConfig`; None is a setting that does not apply.
 """
 
 from __future__ import annotations
@@ -27,17 +26,40 @@ class Family:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """How a model is trained on a data set."""
+    """How a model is trained on a data set; its length is in epochs or in iterations."""
 
-    epochs: int
-    batch_size: int
     families: Mapping[str, Family]
+    batch_size: int
+    epochs: int | None = None
+    iterations: int | None = None
     lr_schedule: str = "cosine"
     lr_warmup: float = 0.05
+    lr_floor: float = 0.0
     label_smoothing: float = 0.0
-    augment: bool = True
+    ema: float = 0.0
+    precision: str = "fp32"
     val_fraction: float = 0.1
-    eval_every: int = 1
+    eval_every: int | None = None
+    eval_steps: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRecipe(Recipe):
+    """How a classifier of images is trained."""
+
+    eval_every: int | None = 1
+    augment: bool = True
+    cutout: int = 0
+    channels_last: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextRecipe(Recipe):
+    """How a language model is trained."""
+
+    context: int | None = None
+    dropout: float = 0.0
+    eval_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,39 +90,23 @@ class SpamRecipe:
     youngest: int = 10
 
 
-def adam_family(*, learning_rate: float, weight_decay: float, coupled: float) -> dict[str, Family]:
+def adam_family(
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    coupled: float,
+    beta2: float = 0.999,
+    clip_norm: float = 0.0,
+) -> dict[str, Family]:
     """One setting for all of Adam's kin; ``coupled`` is the decay of plain Adam, which adds it to the gradient."""
-    moments = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
-    decoupled = {"learning_rate": learning_rate, "weight_decay": weight_decay, **moments}
+    shared = {"learning_rate": learning_rate, "beta1": 0.9, "beta2": beta2, "eps": 1e-8}
     return {
-        "adam": Family(learning_rate=learning_rate, weight_decay=coupled, amsgrad=False, **moments),
-        "adamw": Family(**decoupled, amsgrad=False),
-        "adamwadv": Family(**decoupled, amsgrad=True, clip_norm=1.0),
-        "adamwspam": Family(**decoupled, amsgrad=False),
+        "adam": Family(**shared, weight_decay=coupled, amsgrad=False, clip_norm=clip_norm),
+        "adamw": Family(**shared, weight_decay=weight_decay, amsgrad=False, clip_norm=clip_norm),
+        "adamwadv": Family(**shared, weight_decay=weight_decay, amsgrad=True, clip_norm=1.0),
+        "adamwspam": Family(**shared, weight_decay=weight_decay, amsgrad=False, clip_norm=clip_norm),
     }
 
 
 PRUNING = Pruning()
 SPAM = SpamRecipe()
-
-#: By the model's recipe name and the data set.
-RECIPES: dict[tuple[str, str], Recipe] = {
-    ("lenet5", "digits"): Recipe(
-        epochs=25,
-        batch_size=64,
-        val_fraction=0.15,
-        families={
-            "sgd": Family(learning_rate=0.1, weight_decay=1e-3, momentum=0.9),
-            **adam_family(learning_rate=4e-3, weight_decay=0.05, coupled=1e-3),
-        },
-    ),
-    ("lenet5", "mnist"): Recipe(
-        epochs=10,
-        batch_size=128,
-        val_fraction=0.1,
-        families={
-            "sgd": Family(learning_rate=0.05, weight_decay=5e-4, momentum=0.9),
-            **adam_family(learning_rate=4e-3, weight_decay=0.05, coupled=1e-4),
-        },
-    ),
-}
