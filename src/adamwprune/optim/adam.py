@@ -23,6 +23,7 @@ from adamwprune.optim.clip import clip_grad_norm_, kept_norm
 from adamwprune.optim.forms import Form
 from adamwprune.optim.owed import OwedFactors
 from adamwprune.optim.pruner import Pruner
+from adamwprune.optim.release import GradientRelease, check_release
 from adamwprune.optim.spam import Spam, SpamClock
 from adamwprune.prune.config import Prune
 from adamwprune.prune.shards import local, local_gradient, on_any_rank
@@ -68,6 +69,7 @@ class AdamFamily(torch.optim.Adam):
         clip_norm: float | None = None,
         state: str | None = None,
         correction: bool = False,
+        release_gradients: bool = False,
     ) -> None:
         if base not in BASES:
             raise ValueError(f"unknown base {base!r}: expected one of {', '.join(BASES)}")
@@ -83,6 +85,7 @@ class AdamFamily(torch.optim.Adam):
         self._age_offset: dict[Tensor, int] = {}
         self.owed = OwedFactors()
         self.form = Form(state, correction)
+        self.release: GradientRelease | None = None
         self.pruner: Pruner | None = None
         # An attached pruner is called by hooks; our own by `step`.
         self._owns_pruner = prune is not None
@@ -110,9 +113,18 @@ class AdamFamily(torch.optim.Adam):
         # A fused kernel can unscale inside itself, but clipping, spikes and pruning must see true gradients first.
         plain = (prune is None or not prune.sparsity) and self.clip_norm is None and self.spam_clock is None
         self._step_supports_amp_scaling = bool(fused) and plain and self.form.is_torchs
+        if release_gradients:
+            check_release(self)
+        self._release_gradients(release_gradients)
+
+    def _release_gradients(self, wanted: bool) -> None:
+        if wanted:
+            self.release = GradientRelease(self)
+            # So a GradScaler calls `step`, which refuses it by name.
+            self._step_supports_amp_scaling = True
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: self.__dict__[name] for name in _KEPT}
+        kept = {name: self.__dict__[name] for name in _KEPT} | {"release": self.release is not None}
         # A copy has no hooks, so an attached pruner does not go along: attach to the copy again.
         return {**super().__getstate__(), **kept, "pruner": self.pruner if self._owns_pruner else None}
 
@@ -120,6 +132,9 @@ class AdamFamily(torch.optim.Adam):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         # A copy's weights have no gradients yet.
         self.owed = OwedFactors()
+        if isinstance(state.get("release"), bool):
+            self.release = None
+            self._release_gradients(state["release"])
         for group in self.param_groups:
             # Checkpoints of releases that had no such key are of AdamW; torch's default is Adam's.
             group["decoupled_weight_decay"] = self.base != "adam"
@@ -134,6 +149,8 @@ class AdamFamily(torch.optim.Adam):
             raise
         if self.pruner is not None:
             self.pruner.refresh()
+        if self.release is not None:
+            self.release.watch()
 
     # ---- the step --------------------------------------------------------------------------------------------------
 
@@ -143,16 +160,17 @@ class AdamFamily(torch.optim.Adam):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; ``closure`` reevaluates the model, with gradients enabled, and returns the loss."""
         loss = None
+        released = self.release is not None and self.release.close(closure)
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         self.owed.check()
-        counted = (self.spam_clock is None and self.pruner is None) or not is_probe(self)
+        counted = released or (self.spam_clock is None and self.pruner is None) or not is_probe(self)
         if self.clip_norm is not None:
             clip_grad_norm_(self, self.clip_norm)
         if self.pruner is not None and self._owns_pruner:
             self.pruner.before_step()
-        if self.spam_clock is not None and counted:
+        if self.spam_clock is not None and counted and not released:
             self._tend_moments(self.spam_clock)
         for group in self.param_groups:
             self._step_group(group)
@@ -167,6 +185,20 @@ class AdamFamily(torch.optim.Adam):
         """As torch's; a factor that clipping left for the step goes with the gradients."""
         super().zero_grad(set_to_none)
         self.owed.clear()
+
+    def begin_released_step(self) -> None:
+        """What a step does before it uses its first gradient."""
+        if self.pruner is not None and self._owns_pruner:
+            self.pruner.prepare_step()
+        if self.spam_clock is not None:
+            self._tend_moments(self.spam_clock)
+
+    def step_released(self, p: Tensor, group: dict[str, Any]) -> None:
+        """Step one parameter of a group, during backward."""
+        slot = self.pruner.slots.get(p) if self.pruner is not None and self._owns_pruner else None
+        if self.pruner is not None and slot is not None:
+            self.pruner.use_gradient(slot)
+        self._step_group({**group, "params": [p]})
 
     def _step_group(self, group: dict[str, Any]) -> None:
         scale = 1.0 if self.spam_clock is None else self.spam_clock.lr_scale

@@ -31,6 +31,10 @@ def attach(optimizer: torch.optim.Optimizer, prune: Prune) -> Pruner:
         raise ValueError(f"this {type(optimizer).__name__} has a pruner already")
     if getattr(optimizer, "defaults", {}).get("differentiable") and prune.sparsity:
         raise ValueError("differentiable=True does not go with pruning: a mask update is not differentiable")
+    if isinstance(optimizer, AdamFamily) and optimizer.release is not None:
+        raise ValueError(
+            "release_gradients=True leaves no gradients for an attached pruner: use AdamWPrune(..., prune=Prune(...))"
+        )
     if isinstance(optimizer, AdamFamily) and not optimizer.form.is_torchs:
         raise ValueError(
             f"state={optimizer.form.state!r} keeps moments in a form that only its own step can prune: use "

@@ -80,8 +80,13 @@ def clip_grad_norm_(
 
     Returns:
         The norm before clipping, a scalar tensor.
+
+    Raises:
+        ValueError: the optimizer releases gradients during backward, so there are none left to clip.
     """
     optimizer = unwrapped(optimizer)
+    if getattr(optimizer, "release", None) is not None:
+        raise ValueError("release_gradients=True lets go of each gradient during backward: there is nothing to clip")
     norm = kept_norm(optimizer, norm_type, error_if_nonfinite, foreach)
     params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     owed = getattr(optimizer, "owed", None)

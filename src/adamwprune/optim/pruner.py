@@ -105,6 +105,12 @@ class Pruner:
     @_disable_dynamo
     def before_step(self, grad_scale: float = 1.0) -> None:
         """Called with the step's gradients before they are used; ``grad_scale`` is what they are multiplied by."""
+        self.prepare_step()
+        for slot in self.slots.values():
+            self.use_gradient(slot, grad_scale)
+
+    def prepare_step(self) -> None:
+        """Take up new parameters, and check what can be checked without gradients."""
         if self.prune.sparsity and self._ramp is None:
             self.prune.ramp()
         if sum(len(group["params"]) for group in self.optimizer.param_groups) != self._seen_params:
@@ -113,16 +119,18 @@ class Pruner:
             check_masked_weights(self.slots.values())
             self._mask_copies()
             self._unverified = False
-        for slot in self.slots.values():
-            grad = slot.weight.grad
-            if grad is None:
-                continue
-            if grad.is_sparse:
-                raise ValueError(f"{slot.name} has a sparse gradient: pruning needs dense ones (sparse=False)")
-            if not self.compact and slot.mask is not None:
-                kernels.zero_masked(grad, slot.mask)
-            if "movement" in self._needs and self.prune.sparsity:
-                gradients.accumulate_movement(slot, grad, grad_scale, self._owed(slot))
+
+    def use_gradient(self, slot: Slot, grad_scale: float = 1.0) -> None:
+        """Look at a tensor's gradient before the step uses it."""
+        grad = slot.weight.grad
+        if grad is None:
+            return
+        if grad.is_sparse:
+            raise ValueError(f"{slot.name} has a sparse gradient: pruning needs dense ones (sparse=False)")
+        if not self.compact and slot.mask is not None:
+            kernels.zero_masked(grad, slot.mask)
+        if "movement" in self._needs and self.prune.sparsity:
+            gradients.accumulate_movement(slot, grad, grad_scale, self._owed(slot))
 
     def _owed(self, slot: Slot) -> Tensor | None:
         """What the tensor's gradient is still to be multiplied by; the gradient itself does not show it."""
@@ -152,6 +160,11 @@ class Pruner:
     def uses_moments(self) -> bool:
         """Whether mask updates rank by Adam's moments."""
         return not self._needs.isdisjoint({"m", "v"})
+
+    @property
+    def uses_gradients(self) -> bool:
+        """Whether mask updates rank by the gradients of their step."""
+        return "g" in self._needs
 
     def _enforce_zeros(self, slot: Slot) -> None:
         if slot.mask is None:

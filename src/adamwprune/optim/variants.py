@@ -35,6 +35,10 @@ class AdamWPrune(AdamFamily):
         correction: keep what bfloat16 weights lack of 24 bits in one more byte, so that small updates are not lost;
             ``state=None`` then means ``"float32"``. Where a weight is read elsewhere, its bfloat16 value is used.
 
+        release_gradients: step each parameter during backward, as soon as its gradient is there, and free the gradient.
+            ``step()`` then counts and updates masks. One step to a backward: no gradient accumulation, no clipping, no
+            closure, no GradScaler, no regrowth, no score that ranks by gradients, one process.
+
     ``foreach`` and ``fused`` choose torch's implementation for the tensors that torch steps; masked tensors and those
     whose state has another type than the weight are stepped by :mod:`adamwprune.kernels`.
 
