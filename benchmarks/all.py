@@ -18,7 +18,12 @@ HERE = Path(__file__).resolve().parent
 
 COMMANDS = [
     *(["optimizer_step.py", "--model", model] for model in MODELS),
+    *(["backward_step.py", "--model", model] for model in MODELS),
     *(["mask_update.py", "--model", model] for model in MODELS),
+    ["threshold.py"],
+    *(["memory.py", "--scope", scope] for scope in ("prunable", "whole")),
+    ["head_room.py"],
+    ["state_convergence.py"],
 ]
 
 

@@ -52,16 +52,21 @@ def clipped_fused(shapes: Shapes) -> Run:
     return lambda: (torch.nn.utils.clip_grad_norm_(params, 1.0), optimizer.step())
 
 
-def ours(
-    shapes: Shapes, sparsity: float, dtype: torch.dtype = torch.float32, mask_grads: bool = False, **options: Any
+def at_target(
+    named: list[tuple[str, torch.nn.Parameter]], sparsity: float, *, mask_grads: bool = False, **options: Any
 ) -> ap.AdamWPrune:
     """An AdamWPrune that has reached its target, by random masks; at sparsity 0 one that will never prune."""
     prune = ap.Prune(sparsity=sparsity, total_steps=2, start=0, end=1, every=1, score="random", mask_grads=mask_grads)
-    optimizer = ap.AdamWPrune(parameters(shapes, dtype), fused=True, prune=prune if sparsity else None, **options)
+    optimizer = ap.AdamWPrune(named, fused=True, prune=prune if sparsity else None, **options)
     optimizer.step()
     if optimizer.pruner is not None and not optimizer.pruner.at_target:
         raise RuntimeError(f"the target {sparsity} was not reached")
     return optimizer
+
+
+def ours(shapes: Shapes, sparsity: float, dtype: torch.dtype = torch.float32, **options: Any) -> ap.AdamWPrune:
+    """:func:`at_target` on random weights and gradients."""
+    return at_target(parameters(shapes, dtype), sparsity, **options)
 
 
 def pruned(shapes: Shapes) -> Candidates:

@@ -27,6 +27,9 @@ MIB = 2**20
 #: What a column of step times is headed by.
 _MODELS = {"resnet50": "ResNet-50", "gpt2": "GPT-2"}
 
+#: What a column of losses is headed by.
+_TASKS = {"gpt": "small GPT, sources", "lenet5": "LeNet-5, digits"}
+
 
 def ratio(row: dict[str, Any]) -> str:
     """A median with its quartiles."""
@@ -53,6 +56,20 @@ def step_times(benchmark: str, group: str) -> Table:
     return ["", *columns], body, list(files.values())
 
 
+def training_steps() -> Table:
+    """Forward, backward and step of linear layers, and what pruning adds to them."""
+    files = {model: found for model in _MODELS if (found := there(f"backward_step-{model}"))}
+    header, body = [""], {}
+    for model, content in files.items():
+        for threads in sorted({row["threads"] for row in content["rows"]}):
+            header += [column(model, threads), "more, in fused steps"]
+            for row in content["rows"]:
+                if row["threads"] == threads:
+                    body.setdefault(row["candidate"], [row["candidate"]])
+                    body[row["candidate"]] += [ratio(row), f"{row['extra_steps']:+.2f}".replace("-", "−")]
+    return header, list(body.values()), list(files.values())
+
+
 def mask_updates() -> Table:
     """The first update, and the others, in fused steps; and what they need for a moment."""
     files = {model: found for model in _MODELS if (found := there(f"mask_update-{model}"))}
@@ -75,13 +92,89 @@ def mask_updates() -> Table:
     return header, body, list(files.values())
 
 
+def thresholds() -> Table:
+    """Ways to find a threshold."""
+    content = there("threshold")
+    rows = content["rows"] if content else []
+    body = [[row["way"], f"{row['seconds']:.2f}", f"{row['extra_bytes'] / MIB:.0f}"] for row in rows]
+    return ["", "seconds", "extra MiB"], body, [content] if content else []
+
+
+def memory(scope: str) -> Table:
+    """Bytes a weight by the account and by the process, and multiples of float32 weights."""
+    content = there(f"memory-{scope}")
+    body = []
+    for row in content["rows"] if content else []:
+        weights = content["settings"]["weights"]
+        held = row["account"]
+        kept = held["weights"] + held["state"] + held["mask"]
+        cells = [
+            (held["state"] + held["mask"]) / weights,
+            kept / weights / 4,
+            (kept + held["gradients"]) / weights,
+            row["process_steady"] / weights,
+            row["process_peak"] / weights,
+        ]
+        body.append([row["candidate"], *(f"{cell:.2f}" for cell in cells)])
+        body[-1][2] += "×"
+    header = [
+        "",
+        "state + mask, B/weight",
+        "weights + state + mask, in float32 weights",
+        "with gradients, B/weight",
+        "process, steady, B/weight",
+        "process, peak, B/weight",
+    ]
+    return header, body, [content] if content else []
+
+
+def head_room() -> Table:
+    """The largest batch within a budget."""
+    content = there("head_room")
+    body = []
+    for row in content["rows"] if content else []:
+        gain = row["after"] / content["settings"]["batch"] - 1
+        body.append([row["candidate"], str(row["before"]), str(row["after"]), f"{gain:+.0%}".replace("-", "−")])
+    header = ["", "batch before the ramp", "batch after the ramp", "gain on torch AdamW"]
+    return header, body, [content] if content else []
+
+
+def convergence() -> Table:
+    """Mean final loss, its deviation over seeds, and the difference to float32 state, seed by seed."""
+    files = {name: found for name in _TASKS if (found := there(f"state_convergence-{name}"))}
+    header, body = [""], {}
+    for name, content in files.items():
+        losses: dict[tuple[float, str], dict[int, float]] = {}
+        for row in content["rows"]:
+            losses.setdefault((row["sparsity"], row["form"]), {})[row["seed"]] = row["loss"]
+        header += [f"{_TASKS[name]}, loss", "− float32 state"]
+        for (sparsity, form), by_seed in losses.items():
+            label = f"{form}, {f'{sparsity:.0%}' if sparsity else 'dense'}"
+            plain = losses[sparsity, "float32 state"]
+            gaps = [by_seed[seed] - plain[seed] for seed in by_seed]
+            body.setdefault(label, [label])
+            body[label] += [spread(list(by_seed.values())), "–" if plain is by_seed else spread(gaps, "+")]
+    return header, list(body.values()), list(files.values())
+
+
+def spread(values: list[float], sign: str = "") -> str:
+    """Mean ± sample standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):{sign}.4f}".replace("-", "−") + deviation
+
+
 #: Name of a table, and what makes it.
 TABLES: dict[str, Callable[[], Table]] = {
     **{
         f"optimizer_step/{group}": partial(step_times, "optimizer_step", group)
         for group in ("pruned", "masked", "clipped", "whole", "small", "others", "torchao")
     },
+    "backward_step": training_steps,
     "mask_update": mask_updates,
+    "threshold": thresholds,
+    **{f"memory/{scope}": partial(memory, scope) for scope in ("prunable", "whole")},
+    "head_room": head_room,
+    "state_convergence": convergence,
 }
 
 
