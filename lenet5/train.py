@@ -1,25 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""``cd lenet5 && python train.py …`` is ``adamwprune train lenet5 …``, with the project's data and results."""
+"""``adamwprune train lenet5`` from this folder."""
 
-import os
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = ROOT / ".venv" / "bin" / "python"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
-
-def main() -> None:
-    """Forwards to the command line, in the project's environment if this Python lacks the package."""
-    try:
-        from adamwprune.cli import main as command_line
-    except ModuleNotFoundError as error:
-        if ENVIRONMENT.exists() and Path(sys.prefix) != ENVIRONMENT.parent.parent:
-            os.execv(ENVIRONMENT, [str(ENVIRONMENT), str(Path(__file__).resolve()), *sys.argv[1:]])
-        sys.exit(f"train.py: error: {error}; run `make environment` in {ROOT} first")
-    where = ["--data-dir", str(ROOT / "data"), "--results-dir", str(ROOT / "results")]
-    command_line(["train", "lenet5", *where, *sys.argv[1:]])
-
+from forward import forward
 
 if __name__ == "__main__":
-    main()
+    forward("lenet5")

@@ -178,17 +178,19 @@ def test_the_command_line_does_not_import_torch() -> None:
     assert json.loads(out.stdout) == [False, False]
 
 
-def test_train_script_forwards(elsewhere: Path) -> None:
-    command = [sys.executable, str(ROOT / "lenet5" / "train.py"), "--optimizer", "nonsense"]
+@pytest.mark.parametrize("model", ["lenet5", "resnet18", "resnet50", "gpt2"])
+def test_train_script_forwards(elsewhere: Path, model: str) -> None:
+    command = [sys.executable, str(ROOT / model / "train.py"), "--model", "other"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "unknown optimizer 'nonsense'" in done.stderr
+    assert f"the network is given twice: {model} and --model other" in done.stderr
 
 
 def test_train_script_says_what_to_do_without_the_package(tmp_path: Path) -> None:
     script = tmp_path / "lenet5" / "train.py"
-    script.parent.mkdir()
-    script.write_text((ROOT / "lenet5" / "train.py").read_text())
+    for name in ("lenet5/train.py", "scripts/forward.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text((ROOT / name).read_text())
     done = subprocess.run([sys.executable, "-S", "-E", str(script)], capture_output=True, text=True)
     assert done.returncode == 1
     assert "run `make environment`" in done.stderr

@@ -126,6 +126,14 @@ def test_every_preset_line_takes_effect(name: str) -> None:
             assert tree.syms[symbol].str_value == value.strip('"'), line
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_run_of_a_preset_can_be_resolved(name: str) -> None:
+    from adamwprune.training.resolve import resolve
+
+    resolved = [resolve(run) for run in settings.load(ROOT, ROOT / "defconfigs" / name).runs()]
+    assert len(set(map(repr, resolved))) == len(resolved)
+
+
 def test_sizes_of_the_presets() -> None:
     sizes = {name: len(settings.load(ROOT, ROOT / "defconfigs" / name).runs()) for name in PRESETS}
     # lenet5: SGD 7, four of the Adam family 10 each, AdamWPrune 4 on each of four bases; times three seeds.
@@ -135,6 +143,13 @@ def test_sizes_of_the_presets() -> None:
         "lenet5-compare": 3 * (5 * 7 + 4),
         "lenet5-adamwprune": 3 * (4 + 1 + 2 * 3),
         "lenet5-sgd": 3,
+        # A dense row, and magnitude and state at three sparsities; times three seeds.
+        **dict.fromkeys(("resnet20", "gpt2-tiny", "gpt2-shakespeare"), 3 * (1 + 2 * 3)),
+        **dict.fromkeys(("resnet18", "resnet50"), 3 * (2 + 2 * 3)),
+        "resnet50-original": 3 * (1 + 2 * 3),
+        "gpt2": 3,
+        "gpt2-original": 3,
+        "gpt2-original-bitter2": 1,
     }
 
 

@@ -95,6 +95,7 @@ def test_evaluation_is_on_the_start_of_the_held_out_text() -> None:
         for start in range(0, 64, 16)
     ]
     assert run.evaluate("val").loss == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+    assert [sum(len(inputs) for inputs, _ in run.task.split(name)) for name in ("val", "test")] == [4, 4]
     assert isinstance(run.model, GPT2)
 
 

@@ -52,6 +52,8 @@ SHAPES = {
     # For a CPU.
     "gpt2-tiny": Shape(blocks=4, heads=4, width=96, context=128, vocabulary=256),
     "gpt2-mini": Shape(blocks=4, heads=6, width=192, context=256, vocabulary=256),
+    # For minutes of a GPU: 30 million parameters with GPT-2's vocabulary.
+    "gpt2-30m": Shape(blocks=6, heads=6, width=384, context=512),
 }
 
 

@@ -85,6 +85,10 @@ class ModelInfo:
         return self.data[0]
 
 
+TEXTS = ("stdlib", "shakespeare", "shakespeare-bpe", "text")
+CORPORA = ("openwebtext", "fineweb-edu")
+
+
 def _lenet5(config: Wanted, data: ImageShape) -> nn.Module:
     return LeNet5(data.shape, data.classes, config.width)
 
@@ -96,13 +100,13 @@ def _resnet(name: str, plan: resnet.Plan, summary: str) -> ModelInfo:
     return ModelInfo(name=name, summary=summary, input="image", data=("cifar10", "cifar100"), recipe=name, build=build)
 
 
-def _gpt2(name: str, recipe: str, summary: str) -> ModelInfo:
+def _gpt2(name: str, recipe: str, summary: str, *, data: tuple[str, ...] = TEXTS) -> ModelInfo:
     shape = gpt2.SHAPES[name]
 
-    def build(config: Wanted, data: TextShape) -> nn.Module:
+    def build(config: Wanted, text: TextShape) -> nn.Module:
         wanted = dataclasses.replace(
             shape.scaled(config.width),
-            vocabulary=gpt2.padded(data.vocabulary),
+            vocabulary=gpt2.padded(text.vocabulary),
             context=config.context or shape.context,
             dropout=config.dropout or 0.0,
             checkpointing=config.activation_checkpointing,
@@ -113,7 +117,7 @@ def _gpt2(name: str, recipe: str, summary: str) -> ModelInfo:
         name=name,
         summary=summary,
         input="tokens",
-        data=("stdlib", "shakespeare"),
+        data=data,
         recipe=recipe,
         build=build,
         context=shape.context,
@@ -136,10 +140,11 @@ MODELS: dict[str, ModelInfo] = {
         _resnet("resnet50", resnet.RESNET50, "ResNet-50, 23.7 million parameters with the small stem"),
         _gpt2("gpt2-tiny", "gpt2-tiny", "a GPT-2 of 4 blocks of width 96, for a CPU"),
         _gpt2("gpt2-mini", "gpt2-mini", "a GPT-2 of 4 blocks of width 192, for a CPU"),
-        _gpt2("gpt2", "gpt2", "GPT-2, 124 million parameters with its own vocabulary"),
-        _gpt2("gpt2-medium", "gpt2", "GPT-2 medium, 355 million parameters"),
-        _gpt2("gpt2-large", "gpt2", "GPT-2 large, 774 million parameters"),
-        _gpt2("gpt2-xl", "gpt2", "GPT-2 XL, 1.56 billion parameters"),
+        _gpt2("gpt2-30m", "gpt2-30m", "a GPT-2 of 30 million parameters, for minutes of a GPU"),
+        _gpt2("gpt2", "gpt2", "GPT-2, 124 million parameters with its own vocabulary", data=TEXTS + CORPORA),
+        _gpt2("gpt2-medium", "gpt2", "GPT-2 medium, 355 million parameters", data=TEXTS + CORPORA),
+        _gpt2("gpt2-large", "gpt2", "GPT-2 large, 774 million parameters", data=TEXTS + CORPORA),
+        _gpt2("gpt2-xl", "gpt2", "GPT-2 XL, 1.56 billion parameters", data=TEXTS + CORPORA),
     )
 }
 

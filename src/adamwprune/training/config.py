@@ -101,7 +101,7 @@ class RunConfig:
     checkpoint_every: int = option(0, "optimizer steps between checkpoints (0: every epoch)", science=False)
     eval_every: int | None = option(None, "epochs between evaluations")
     eval_steps: int | None = option(None, "optimizer steps between evaluations, instead of epochs")
-    eval_tokens: int | None = option(None, "tokens of the validation text that are evaluated; 0: all")
+    eval_tokens: int | None = option(None, "tokens that an evaluation reads; 0: the whole split")
 
     def replace(self, **changes: Any) -> RunConfig:
         """A copy with some fields changed; unknown names are a TypeError."""

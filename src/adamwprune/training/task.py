@@ -125,10 +125,10 @@ class Text:
         self.shape = data.load_text(known(config.data), config.data_dir)
         self.classes = self.shape.vocabulary
         train, val = self.shape.train.hold_out(known(config.val_fraction))
-        limit = known(config.eval_tokens) or len(val)
-        self.train = self._placed(train)
         # A window's last target lies one past its end.
-        self.held = {"val": self._placed(val[: limit + 1]), "test": self._placed(self.shape.test)}
+        limit = config.eval_tokens + 1 if config.eval_tokens else None
+        self.train = self._placed(train)
+        self.held = {"val": self._placed(val[:limit]), "test": self._placed(self.shape.test[:limit])}
         self.units_per_step = self.batch_size * self.context
         # An epoch begins at a random offset, so that its last window may be missing.
         self.steps_per_epoch = (len(self.train) - self.context) // self.context // self.batch_size

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from adamwprune.training.recipes.base import Family, Recipe, TextRecipe, adam_family
 
-#: Validation tokens of an evaluation; the test text is read to its end.
-EVALUATED = 1 << 16
+#: Tokens of an evaluation: all of tiny Shakespeare's held-out text, and enough of a longer one.
+EVALUATED = 1 << 17
 
 
 def families(learning_rate: float, beta2: float) -> Mapping[str, Family]:
@@ -40,10 +40,21 @@ def recipe(
 
 TINY = recipe(learning_rate=2e-3, iterations=2000, batch_size=24, eval_steps=200)
 MINI = recipe(learning_rate=1e-3, iterations=2000, batch_size=16, eval_steps=200)
-LARGE = recipe(learning_rate=6e-4, iterations=2000, batch_size=32, eval_steps=200, beta2=0.95)
+#: Four passes over 27 million tokens.
+MEDIUM = recipe(learning_rate=1.5e-3, iterations=3300, batch_size=64, eval_steps=300, beta2=0.95)
+#: GPT-2's own sizes, on a text of a few million tokens.
+SHORT = recipe(learning_rate=6e-4, iterations=2000, batch_size=32, eval_steps=200, beta2=0.95)
+#: The same on a corpus: 0.82 billion tokens.
+LONG = recipe(learning_rate=6e-4, iterations=10_000, batch_size=80, eval_steps=500, beta2=0.95)
+
+TEXTS = ("stdlib", "shakespeare", "shakespeare-bpe", "text")
+CORPORA = ("openwebtext", "fineweb-edu")
 
 RECIPES: dict[tuple[str, str], Recipe] = {
-    (model, text): settings
-    for model, settings in (("gpt2-tiny", TINY), ("gpt2-mini", MINI), ("gpt2", LARGE))
-    for text in ("stdlib", "shakespeare")
+    **{
+        (model, text): settings
+        for model, settings in (("gpt2-tiny", TINY), ("gpt2-mini", MINI), ("gpt2-30m", MEDIUM), ("gpt2", SHORT))
+        for text in TEXTS
+    },
+    **{("gpt2", corpus): LONG for corpus in CORPORA},
 }
