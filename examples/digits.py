@@ -53,8 +53,9 @@ def network() -> nn.Sequential:
 def accuracy(model: nn.Module) -> float:
     """Share of the test scans that the model names rightly."""
     images, labels = scans(train=False)
+    dtype = next(model.parameters()).dtype
     with torch.no_grad():
-        return float((model(images).argmax(1) == labels).float().mean())
+        return float((model(images.to(dtype)).argmax(1) == labels).float().mean())
 
 
 def sparsity(model: nn.Module, pruner: ap.Pruner) -> float:
@@ -66,9 +67,9 @@ def sparsity(model: nn.Module, pruner: ap.Pruner) -> float:
 
 def show(model: nn.Module, pruner: ap.Pruner) -> None:
     """Print what was measured."""
-    used = pruner.report()["bytes"]
-    per_weight = (used["state"] + used["mask"]) / (used["weights"] / 4)
+    report = pruner.report()
+    used, count = report["bytes"], sum(tensor["weights"] for tensor in report["tensors"].values())
     print(
         f"step {pruner.step}: sparsity {sparsity(model, pruner):.2%}, test accuracy {accuracy(model):.2%}, "
-        f"state and mask {per_weight:.2f} bytes per prunable weight"
+        f"state and mask {(used['state'] + used['mask']) / count:.2f} bytes per prunable weight"
     )

@@ -22,6 +22,7 @@ ALONE = {
     "plain_loop": ((), 40),
     "attach_sgd": ((), 40),
     "ema": ((), 40),
+    "eight_bit": ((), 40),
     "accelerate_loop": (("accelerate",), 40),
     "fabric_loop": (("lightning",), 40),
     "lightning_trainer": (("lightning",), 40),

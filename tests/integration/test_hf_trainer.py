@@ -49,21 +49,24 @@ def trainer(folder, model, callbacks=None, **options):
     return transformers.Trainer(model=model, args=arguments, train_dataset=data, callbacks=callbacks, **options)
 
 
-def swapped(model, **settings):
+def swapped(model, **options):
     """The one line: a class and its arguments, the length of the run left open."""
-    settings = prune(total_steps=None, every=2, **settings)
-    groups = param_groups(model, weight_decay=0.1)
-    return {"optimizer_cls_and_kwargs": (AdamWPrune, {"params": groups, "lr": 0.01, "prune": settings})}
+    options = {"lr": 0.01, "prune": prune(total_steps=None, every=2), **options}
+    return {"optimizer_cls_and_kwargs": (AdamWPrune, {"params": param_groups(model, weight_decay=0.1), **options})}
 
 
-def given(model, **settings):
+def eight_bit(model):
+    return swapped(model, state="8bit")
+
+
+def given(model):
     """An optimizer made before, pruned beside."""
     optimizer = torch.optim.AdamW(model.named_parameters(), lr=0.01)
-    attach(optimizer, prune(total_steps=None, every=2, **settings))
+    attach(optimizer, prune(total_steps=None, every=2))
     return {"optimizers": (optimizer, None)}
 
 
-KINDS = {"swapped": swapped, "given": given}
+KINDS = {"swapped": swapped, "given": given, "8-bit": eight_bit}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -121,9 +124,7 @@ def test_sparsity_is_logged(tmp_path):
 
 def test_a_length_that_was_set_stays(tmp_path):
     model = Classifier()
-    options = swapped(model)
-    options["optimizer_cls_and_kwargs"][1]["prune"] = prune(total_steps=40, end=30)
-    run = trainer(tmp_path, model, **options)
+    run = trainer(tmp_path, model, **swapped(model, prune=prune(total_steps=40, end=30)))
     run.train()
     assert run.optimizer.optimizer.pruner.prune.total_steps == 40
     assert run.optimizer.optimizer.pruner.last_update == 30
@@ -131,9 +132,7 @@ def test_a_length_that_was_set_stays(tmp_path):
 
 def test_a_dense_baseline_runs_with_the_same_callback(tmp_path):
     model = Classifier()
-    options = swapped(model)
-    options["optimizer_cls_and_kwargs"][1]["prune"] = None
-    run = trainer(tmp_path, model, **options)
+    run = trainer(tmp_path, model, **swapped(model, prune=None))
     run.train()
     assert all("sparsity" not in entry for entry in run.state.log_history)
 

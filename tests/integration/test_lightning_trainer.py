@@ -37,8 +37,9 @@ class Classifier(lightning.LightningModule):
         return functional.cross_entropy(self.net(pixels), labels)
 
     def configure_optimizers(self):
-        if self.kind == "swapped":
-            return AdamWPrune(self.named_parameters(), lr=0.01, weight_decay=0.1, prune=self.settings)
+        if self.kind in ("swapped", "8-bit"):
+            form = "8bit" if self.kind == "8-bit" else None
+            return AdamWPrune(self.named_parameters(), lr=0.01, weight_decay=0.1, state=form, prune=self.settings)
         optimizer = torch.optim.AdamW(self.named_parameters(), lr=0.01)
         if self.kind == "attached":
             attach(optimizer, self.settings)
@@ -66,7 +67,7 @@ def fit(folder, module, resume=None, epochs=3, more=(), **options):
     return trainer
 
 
-@pytest.mark.parametrize("kind", ["swapped", "attached"])
+@pytest.mark.parametrize("kind", ["swapped", "attached", "8-bit"])
 @pytest.mark.parametrize("options", [{}, {"gradient_clip_val": 0.5, "accumulate_grad_batches": 2}], ids=["", "clipped"])
 def test_a_run_that_is_killed_and_resumed_equals_one_that_was_not(kind, options, tmp_path):
     whole = Classifier(kind)

@@ -56,9 +56,14 @@ def prune(**settings: Any) -> Prune:
     return Prune(**{"sparsity": 0.5, "total_steps": STEPS, "every": 3, **settings})
 
 
-def ours(model: nn.Module, **settings: Any) -> AdamWPrune:
+def ours(model: nn.Module, state: str | None = None, **settings: Any) -> AdamWPrune:
     """AdamWPrune as most use it."""
-    return AdamWPrune(model.named_parameters(), lr=0.01, weight_decay=0.1, prune=prune(**settings))
+    return AdamWPrune(model.named_parameters(), lr=0.01, weight_decay=0.1, state=state, prune=prune(**settings))
+
+
+def eight_bit(model: nn.Module, **settings: Any) -> AdamWPrune:
+    """Its larger tensor keeps 8-bit codes."""
+    return ours(model, state="8bit", **settings)
 
 
 def attached(model: nn.Module, **settings: Any) -> torch.optim.Optimizer:
@@ -68,7 +73,7 @@ def attached(model: nn.Module, **settings: Any) -> torch.optim.Optimizer:
     return optimizer
 
 
-KINDS = {"ours": ours, "attached": attached}
+KINDS = {"ours": ours, "attached": attached, "8-bit": eight_bit}
 
 
 def loss_of(model: nn.Module, step: int) -> Tensor:
