@@ -164,7 +164,7 @@ class AdamFamily(torch.optim.Adam):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self.owed.check()
+        self._check_gradients()
         counted = released or (self.spam_clock is None and self.pruner is None) or not is_probe(self)
         if self.clip_norm is not None:
             clip_grad_norm_(self, self.clip_norm)
@@ -186,6 +186,35 @@ class AdamFamily(torch.optim.Adam):
         super().zero_grad(set_to_none)
         self.owed.clear()
 
+    def _check_gradients(self) -> None:
+        """Refuse what would stop the step halfway, before anything has moved.
+
+        Raises:
+            ValueError: a gradient is sparse or was changed after clipping, or state or mask is on another device.
+        """
+        self.owed.check()
+        if self.pruner is None and self.form.is_torchs:
+            return
+        for p in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
+            if p.grad.is_sparse:
+                raise ValueError(
+                    f"a weight of shape {list(p.shape)} has a sparse gradient: use dense ones (sparse=False), or leave "
+                    "it to an optimizer of its own"
+                )
+            self._check_device(p)
+
+    def _check_device(self, p: Tensor) -> None:
+        slot = self.pruner.slots.get(p) if self.pruner is not None else None
+        for what, tensor in (
+            ("optimizer state", self.state.get(p, {}).get("exp_avg")),
+            ("mask", None if slot is None or slot.mask is None else slot.mask.bits),
+        ):
+            if tensor is not None and tensor.device != p.device:
+                raise ValueError(
+                    f"a weight of shape {list(p.shape)} is on {p.device}, and its {what} on {tensor.device}: move the "
+                    "model first and make the optimizer then, or load its state_dict anew, which moves it"
+                )
+
     def begin_released_step(self) -> None:
         """What a step does before it uses its first gradient."""
         if self.pruner is not None and self._owns_pruner:
@@ -195,6 +224,7 @@ class AdamFamily(torch.optim.Adam):
 
     def step_released(self, p: Tensor, group: dict[str, Any]) -> None:
         """Step one parameter of a group, during backward."""
+        self._check_device(p)
         slot = self.pruner.slots.get(p) if self.pruner is not None and self._owns_pruner else None
         if self.pruner is not None and slot is not None:
             self.pruner.use_gradient(slot)
@@ -319,6 +349,7 @@ class AdamFamily(torch.optim.Adam):
         Raises:
             ValueError: its pruning record and its masks disagree, or do not fit this optimizer; nothing was loaded.
         """
+        checkpoint.check_shapes(state_dict, self)
         owns = self.pruner is not None and self._owns_pruner
         loaded = checkpoint.read(state_dict, self, self.pruner) if owns and self.pruner is not None else None
         for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=False):

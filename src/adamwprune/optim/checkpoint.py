@@ -177,6 +177,20 @@ def _check_record(record: dict[str, Any], found: int, buffers: int, pruner: Prun
         )
 
 
+def check_shapes(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """ValueError where a moment or correction is not of its weight's shape; torch would load it all the same."""
+    for group, saved in zip(optimizer.param_groups, state_dict["param_groups"], strict=False):
+        names = group.get("param_names", saved["params"])
+        for name, p, key in zip(names, group["params"], saved["params"], strict=False):
+            for what in PER_WEIGHT:
+                value = state_dict["state"].get(key, {}).get(what)
+                if isinstance(value, Tensor) and value.shape != p.shape:
+                    raise ValueError(
+                        f"the checkpoint's {what} of {name} has shape {list(value.shape)}, and the weight "
+                        f"{list(p.shape)}: it is of another model, or its parameters were in another order"
+                    )
+
+
 def without_ours(state_dict: dict[str, Any]) -> dict[str, Any]:
     """A shallow copy that torch can load: our own entries are left out, as torch would cast their bits to floats."""
     state = {
