@@ -45,6 +45,17 @@ def test_settings_reach_the_optimizer():
     assert (both.spam_clock.settings.interval, both.base) == (66, "adamwspam")
 
 
+@pytest.mark.parametrize("name", ["adamwspam", "adamwprune"])
+def test_smaller_state_and_release_reach_our_own_and_are_refused_elsewhere(name):
+    small = create_optimizer(
+        name, mlp().to(torch.bfloat16), lr=0.1, state="8bit", correction=True, release_gradients=True
+    )
+    assert (small.form.state, small.form.correction, small.release is not None) == ("8bit", True, True)
+    for argument in ({"state": "8bit"}, {"correction": True}, {"release_gradients": True}):
+        with pytest.raises(ValueError, match=f"{next(iter(argument))} has no effect on optimizer 'adamw'"):
+            create_optimizer("adamw", mlp(), lr=0.1, **argument)
+
+
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("name", CLASSES)
 def test_which_optimizer_prunes_by_which_score(name, score):

@@ -27,15 +27,16 @@ class OptimizerInfo:
 
 
 _ADAM = frozenset({"betas", "eps", "amsgrad"})
+_OWN = _ADAM | {"state", "correction", "release_gradients"}
 
 OPTIMIZERS: dict[str, OptimizerInfo] = {
     "sgd": OptimizerInfo("stochastic gradient descent with momentum", False, frozenset({"momentum"})),
     "adam": OptimizerInfo("Adam with coupled weight decay", True, _ADAM),
     "adamw": OptimizerInfo("Adam with decoupled weight decay", True, _ADAM),
-    "adamwadv": OptimizerInfo("AdamW with AMSGrad and clipping", True, _ADAM | {"clip_norm"}),
-    "adamwspam": OptimizerInfo("spike-aware AdamW with momentum reset", True, _ADAM | {"spam"}),
+    "adamwadv": OptimizerInfo("AdamW with AMSGrad and clipping", True, _OWN | {"clip_norm"}),
+    "adamwspam": OptimizerInfo("spike-aware AdamW with momentum reset", True, _OWN | {"spam"}),
     "adamwprune": OptimizerInfo(
-        "AdamW that prunes by its own state and stores it compactly", True, _ADAM | {"base", "spam", "clip_norm"}
+        "AdamW that prunes by its own state and stores it compactly", True, _OWN | {"base", "spam", "clip_norm"}
     ),
 }
 
@@ -54,6 +55,9 @@ def create_optimizer(
     prune: Prune | None = None,
     spam: Spam | None = None,
     clip_norm: float | None = None,
+    state: str | None = None,
+    correction: bool = False,
+    release_gradients: bool = False,
 ) -> torch.optim.Optimizer:
     """Make an optimizer over :func:`param_groups` of a model.
 
@@ -62,7 +66,7 @@ def create_optimizer(
         model: the model to train.
         prune: pruning; ``adamwprune`` does it in its own step on compact state, the others through :func:`attach`.
         momentum: of ``sgd``.
-        base, spam, clip_norm, amsgrad: as in :class:`AdamWPrune`.
+        base, spam, clip_norm, amsgrad, state, correction, release_gradients: as in :class:`AdamWPrune`.
 
     Returns:
         The optimizer; its ``pruner`` is None where ``prune`` is.
@@ -77,12 +81,16 @@ def create_optimizer(
         "spam": spam is not None,
         "clip_norm": clip_norm is not None,
         "amsgrad": bool(amsgrad),
+        "state": state is not None,
+        "correction": correction,
+        "release_gradients": release_gradients,
     }
     for argument, is_given in given.items():
         if is_given and argument not in OPTIMIZERS[name].takes:
             raise ValueError(f"{argument} has no effect on optimizer {name!r}: leave it out")
     groups = param_groups(model, weight_decay=weight_decay)
-    optimizer = _build(name, groups, lr, betas, eps, momentum, amsgrad, base, prune, spam, clip_norm)
+    own = {"state": state, "correction": correction, "release_gradients": release_gradients}
+    optimizer = _build(name, groups, lr, betas, eps, momentum, amsgrad, base, prune, spam, clip_norm, own)
     if prune is not None and name != "adamwprune":
         attach(optimizer, prune)
     elif prune is None:
@@ -102,6 +110,7 @@ def _build(
     prune: Prune | None,
     spam: Spam | None,
     clip_norm: float | None,
+    own: dict[str, Any],
 ) -> torch.optim.Optimizer:
     shared: dict[str, Any] = {"lr": lr, "betas": betas, "eps": eps}
     match name:
@@ -112,8 +121,9 @@ def _build(
         case "adamw":
             return torch.optim.AdamW(groups, **shared, amsgrad=bool(amsgrad))
         case "adamwadv":
-            return AdamWAdv(groups, **shared, amsgrad=amsgrad, clip_norm=clip_norm)
+            return AdamWAdv(groups, **shared, amsgrad=amsgrad, clip_norm=clip_norm, **own)
         case "adamwspam":
-            return AdamWSPAM(groups, **shared, amsgrad=amsgrad, spam=spam)
+            return AdamWSPAM(groups, **shared, amsgrad=amsgrad, spam=spam, **own)
         case _:
-            return AdamWPrune(groups, **shared, amsgrad=amsgrad, base=base, prune=prune, spam=spam, clip_norm=clip_norm)
+            options = {"amsgrad": amsgrad, "base": base, "prune": prune, "spam": spam, "clip_norm": clip_norm, **own}
+            return AdamWPrune(groups, **shared, **options)
