@@ -38,7 +38,7 @@ KERNELS = [
         "histogram",
         triton_select.histogram_kernel,
         {"owner": "*i32", **SELECT, "selection": "*i32", "counts": "*i32", "blocks_each": "i32"},
-        {"SHIFT": 10, "BINS": 2048, "FINITE": False, **SCORE},
+        {"SHIFT": 21, "BINS": 2048, "FINITE": True, **SCORE},
     ),
     ("pick", triton_select.pick_kernel, {"selection": "*i32", "counts": "*i32"}, {"BINS": 2048}),
     (

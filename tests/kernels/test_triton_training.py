@@ -13,7 +13,7 @@ from adamwprune.kernels import native
 pytest.importorskip("triton")
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SHAPES = ((30, 40), (3, 4, 3, 3), (33,))
+SHAPES = ((60, 80), (3, 4, 3, 3), (33,))
 STEPS = 5
 
 
@@ -54,6 +54,7 @@ def assert_alike(ours, theirs):
         {"base": "adamwspam", "spam": ap.Spam(interval=100), "prune": {"score": "movement"}},
         {"prune": {"pattern": "2:4", "sparsity": 0.5}},
         {"prune": {"regrow": 0.3}},
+        {"dtype": torch.bfloat16, "state": "8bit", "correction": True, "clip": 0.5},
     ],
     ids=str,
 )

@@ -7,10 +7,11 @@ import dataclasses
 
 import pytest
 import torch
+from stored import Problem
 from views import made, scores_of, sorted_out
 
 from adamwprune import NonFiniteScoreError
-from adamwprune.kernels import layout, native
+from adamwprune.kernels import formats, layout, native
 from adamwprune.kernels.native_view import SCORE_NAMES, NativeView
 from adamwprune.prune import SCORES, Mask
 from adamwprune.prune.slices import View
@@ -78,6 +79,31 @@ def test_tensors_are_ranked_together(monkeypatch):
     found = TritonView.cuts(views, SCORES["state"], counts)
     for view, count, cut in zip(views, counts, found, strict=True):
         assert cut == View.cut(view, SCORES["state"], count)
+
+
+@pytest.mark.parametrize("compact", [True, False])
+@pytest.mark.parametrize("name", ["hybrid", "state"])
+def test_codes_are_decoded_as_they_are_scored(name, compact):
+    problem = Problem(2100, 0.4, torch.bfloat16, "8bit")
+    state = {key: x[problem.keep] if compact and "unit" not in key else x for key, x in problem.state.items()}
+    state = {key: x.to(DEVICE) for key, x in state.items()}
+    moments = {key: state[key] for key in formats.UNITS}
+    mask = Mask.from_bool(problem.keep).to(DEVICE)
+    ours, theirs = (
+        kind("layer", problem.weight.to(DEVICE), mask, compact, **moments, decode=formats.Units.of(state), age=7)
+        for kind in (TritonView, View)
+    )
+    torch.testing.assert_close(scores_of(ours, name), scores_of(theirs, name), rtol=1e-5, atol=0)
+    other = dataclasses.replace(ours, decode=lambda *slices: formats.Units.of(state)(*slices))
+    assert torch.equal(scores_of(other, name), scores_of(theirs, name))
+
+
+def test_what_the_gradient_is_owed_counts():
+    factor = torch.tensor(0.25, device=DEVICE)
+    ours = dataclasses.replace(there(TritonView, (30, 40)), grad_factor=factor)
+    theirs = dataclasses.replace(there(View, (30, 40)), grad_factor=factor)
+    assert torch.equal(scores_of(ours, "taylor"), scores_of(theirs, "taylor"))
+    assert not torch.equal(scores_of(ours, "taylor"), scores_of(there(TritonView, (30, 40)), "taylor"))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])

@@ -40,10 +40,11 @@ MOVEMENT = tl.constexpr(6)
 #: Columns of the table of tensors (int64).
 ADDRESSES = (
     "weight", "grad", "exp_avg", "exp_avg_sq", "exp_avg_unit", "exp_avg_sq_unit", "movement", "bits", "starts",
+    "grad_factor",
 )  # fmt: skip
-COLUMNS = tl.constexpr(11)
-_NUMEL = tl.constexpr(9)
-_FIRST_PROGRAM = tl.constexpr(10)
+COLUMNS = tl.constexpr(12)
+_NUMEL = tl.constexpr(10)
+_FIRST_PROGRAM = tl.constexpr(11)
 
 #: Columns of the table of numbers (float32): 1 - beta1^t, 1 - beta2^t, epsilon.
 NUMBERS = tl.constexpr(3)
@@ -81,7 +82,11 @@ def block_scores(
         w = load(tl.load(row), low, place, live, False, WEIGHT, False)
         score = tl.abs(w)
     if SCORE == TAYLOR:
-        score = tl.abs(w * load(tl.load(row + 1), low, place, live, False, WEIGHT, False))
+        g = load(tl.load(row + 1), low, place, live, False, WEIGHT, False)
+        factor = tl.load(row + 9).to(tl.pointer_type(tl.float32))
+        # Without a factor nothing is read, and 1 stands for it.
+        g = g * tl.load(factor, mask=tl.load(row + 9) != 0, other=1.0)
+        score = tl.abs(w * g)
     if SCORE == HYBRID or SCORE == SCALE_AWARE:  # noqa: SIM109
         unit = 0.0
         if FIRST == CODES:

@@ -136,7 +136,7 @@ def step_kernel(
     else:
         g = load(tl.load(row + 1), low, place, live, False, GRAD, ALIGNED)
     if SCALE:
-        g = g * tl.load(scale)
+        g = g * tl.load(scale).to(tl.float32)
     STATE_WHOLE: tl.constexpr = LAYOUT != COMPACT
     all_stored = whole & STATE_WHOLE
 

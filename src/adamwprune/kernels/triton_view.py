@@ -13,6 +13,7 @@ from torch import Tensor
 
 from adamwprune.kernels import triton_language as language
 from adamwprune.kernels import triton_select
+from adamwprune.kernels.formats import UNITS, Units
 from adamwprune.kernels.layout import starts
 from adamwprune.kernels.triton_step import FLOATS, KINDS, on, upload
 from adamwprune.prune.masks import BLOCK, Mask
@@ -122,9 +123,14 @@ class TritonView(View):
         if score.name not in triton_select.SCORE_NAMES or SCORES[score.name] is not score:
             return None
         needed = [getattr(self, _SLICES[name]) for name in sorted(score.needs | {"w"})]
-        if not all(isinstance(x, Tensor) and x.is_contiguous() and x.dtype in FLOATS for x in needed):
+        types = FLOATS if self.decode is None else KINDS
+        if not all(isinstance(x, Tensor) and x.is_contiguous() and x.dtype in types for x in needed):
+            return None
+        if not (self.decode is None or isinstance(self.decode, Units)):
             return None
         if "g" in score.needs and self.grad is not None and self.grad.dtype != self.weight.dtype:
+            return None
+        if "g" in score.needs and self.grad_factor is not None and self.grad_factor.dtype != torch.float32:
             return None
         if "movement" in score.needs and self.movement is not None and self.movement.dtype != torch.float32:
             return None
@@ -142,6 +148,11 @@ class TritonView(View):
     def row(self) -> list[int]:
         """The tensor's addresses, in the order of the kernels' columns, and its size."""
         there = {name: x.data_ptr() for name in _SLICES.values() if (x := getattr(self, name)) is not None}
+        if self.grad_factor is not None:
+            there["grad_factor"] = self.grad_factor.data_ptr()
+        if isinstance(self.decode, Units):
+            units = (self.decode.first, self.decode.second)
+            there |= {name: x.data_ptr() for name, x in zip(UNITS.values(), units, strict=True)}
         if self.mask is not None:
             there |= {"bits": self.mask.bits.data_ptr(), "starts": starts(self.mask).data_ptr()}
         return [*(there.get(name, 0) for name in triton_select.ADDRESSES), self.weight.numel()]

@@ -245,8 +245,8 @@ class AdamFamily(torch.optim.Adam):
         ours = {p for p in group["params"] if p.grad is not None and self.steps_itself(p)}
         self._step_whole({**group, "params": [p for p in group["params"] if p not in ours]}, hyper, theta)
         kernels.step([self._job(p, p.grad, hyper, theta) for p in group["params"] if p in ours])
-        for p in ours:
-            self.state[p]["step"] += 1
+        if ours:  # together: on a GPU each would be a launch of its own
+            torch._foreach_add_([self.state[p]["step"] for p in ours], 1)
 
     def steps_itself(self, p: Tensor) -> bool:
         """Whether our kernels step the tensor: it has a mask, or state wider than it, which torch cannot take."""
