@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from views import made, scores_of, sorted_out
 
 from adamwprune import AdamWPrune, NonFiniteScoreError, Prune, kernels
-from adamwprune.kernels import native, native_view
+from adamwprune.kernels import formats, native, native_view
 from adamwprune.kernels.native_view import SCORE_NAMES, NativeView
 from adamwprune.prune import SCORES, Mask
 from adamwprune.prune.slices import View
@@ -28,6 +30,26 @@ pytestmark = pytest.mark.skipif(native.library() is None, reason="the native ker
 def test_scores_are_the_references_up_to_rounding(name, sparsity, compact, dtype, state_dtype):
     for shape in ((1, 1), (7, 9), (40, 33), (3, 5, 11, 13)):
         ours, theirs = (made(kind, shape, sparsity, dtype, state_dtype, compact) for kind in (NativeView, View))
+        torch.testing.assert_close(scores_of(ours, name), scores_of(theirs, name), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", ["hybrid", "scale-aware", "state", "fisher", "magnitude"])
+@pytest.mark.parametrize("sparsity", [0.0, 0.6])
+@pytest.mark.parametrize("compact", [True, False])
+def test_scores_of_moments_in_codes_are_the_references_up_to_rounding(name, sparsity, compact):
+    for shape in ((1, 1), (7, 9), (40, 33), (3, 5, 11, 13)):
+        plain = made(View, shape, sparsity, compact=compact)
+        numel = plain.weight.numel()
+        kept = torch.arange(numel) if plain.mask is None else plain.mask.to_bool().nonzero().squeeze(1)
+        places = kept if compact else torch.arange(numel)
+        groups = -(-numel // formats.GROUP)
+        first, first_unit = formats.encode_first(plain.exp_avg.reshape(-1), places // formats.GROUP, groups, None)
+        second, second_unit = formats.encode_second(plain.exp_avg_sq.reshape(-1), places // formats.GROUP, groups, None)
+        coded = {"exp_avg": first, "exp_avg_sq": second, "decode": formats.Units(first_unit, second_unit)}
+        theirs = dataclasses.replace(plain, **coded)
+        given = {field.name: getattr(theirs, field.name) for field in dataclasses.fields(theirs)}
+        ours = NativeView(**given)
+        assert ours._row(SCORES[name]) is not None
         torch.testing.assert_close(scores_of(ours, name), scores_of(theirs, name), rtol=1e-5, atol=0)
 
 

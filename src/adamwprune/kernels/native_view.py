@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adamwprune.kernels import native
+from adamwprune.kernels.formats import Units
 from adamwprune.prune.masks import BLOCK, Mask
 from adamwprune.prune.scores import EPS, SCORES, Score
 from adamwprune.prune.slices import View
@@ -128,6 +129,11 @@ class NativeView(View):
             raise non_finite(int(bad[0]), self._kept)
         return (out[:found] if found <= len(out) else None), int(below[0])
 
+    def _units(self, score: Score) -> Units | None:
+        """The units of moments in codes that the score needs."""
+        needed = not {"m", "v"}.isdisjoint(score.needs)
+        return self.decode if needed and isinstance(self.decode, Units) else None
+
     def _row(self, score: Score) -> NDArray[np.void] | None:
         """The tensor's description for a score; None where the library cannot make it."""
         if score.name not in SCORE_NAMES or SCORES[score.name] is not score:
@@ -136,7 +142,9 @@ class NativeView(View):
             return None
         wanted = {"grad": "g", "exp_avg": "m", "exp_avg_sq": "v", "movement": "movement"}
         tensors = {"weight": self.weight, **{f: getattr(self, f) for f, need in wanted.items() if need in score.needs}}
-        if not all(isinstance(x, Tensor) and x.is_contiguous() and x.dtype in native.FLOATS for x in tensors.values()):
+        units = self._units(score)
+        types = native.FLOATS if units is None else (*native.FLOATS, torch.int8, torch.uint8)
+        if not all(isinstance(x, Tensor) and x.is_contiguous() and x.dtype in types for x in tensors.values()):
             return None
         if "movement" in tensors and self.movement is not None and self.movement.dtype != torch.float32:
             return None
@@ -145,6 +153,8 @@ class NativeView(View):
             row[name] = x.data_ptr()
             if name in _TYPES:
                 row[_TYPES[name]] = native.TYPES[x.dtype]
+        for name, x in () if units is None else (("exp_avg", units.first), ("exp_avg_sq", units.second)):
+            row[f"{name}_unit"] = x.data_ptr() if name in tensors else 0
         row["numel"] = self.weight.numel()
         if self.mask is not None:
             row["bits"] = self.mask.bits.data_ptr()
