@@ -24,6 +24,7 @@ COMMANDS = [
     *(["memory.py", "--scope", scope] for scope in ("prunable", "whole")),
     ["head_room.py"],
     ["state_convergence.py"],
+    ["data_path.py"],
 ]
 
 

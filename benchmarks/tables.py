@@ -163,6 +163,23 @@ def spread(values: list[float], sign: str = "") -> str:
     return f"{statistics.fmean(values):{sign}.4f}".replace("-", "−") + deviation
 
 
+def data_path() -> Table:
+    """Rates of both, and the ratio of their times."""
+    content = there("data_path")
+    body = [
+        [
+            row["what"],
+            row["other"],
+            f"{1e3 * row['items'] / row['unit_ms']:,.0f}",
+            f"{1e3 * row['items'] / row['ms']:,.0f}",
+            ratio(row),
+        ]
+        for row in (content["rows"] if content else [])
+    ]
+    header = ["one thread", "the other", "theirs, a second", "ours, a second", "time, ours / theirs"]
+    return header, body, [content] if content else []
+
+
 #: Name of a table, and what makes it.
 TABLES: dict[str, Callable[[], Table]] = {
     **{
@@ -175,6 +192,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     **{f"memory/{scope}": partial(memory, scope) for scope in ("prunable", "whole")},
     "head_room": head_room,
     "state_convergence": convergence,
+    "data_path": data_path,
 }
 
 
