@@ -172,6 +172,29 @@ def test_data_commands(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> N
     assert "digits is complete" in call(capsys, "data", "fetch", "digits")[1]
 
 
+def test_preparing_a_text(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    notes = elsewhere / "notes"
+    notes.mkdir()
+    (notes / "a.txt").write_text("some words\n" * 50)
+    assert "not prepared" in call(capsys, "data", "list")[1]
+    code, _, error = call(capsys, "data", "fetch", "text")
+    assert code == 2
+    assert "Run `adamwprune data prepare text`" in error
+    code, out, _ = call(capsys, "data", "prepare", "text", "notes", "--tokenizer", "bytes", "--test-share", "0.1")
+    assert code == 0
+    assert "text is prepared in data/text: 496 tokens and 55 for tests" in out
+    assert call(capsys, "data", "verify", "text")[0] == 0
+    content = bytearray(Path("data/text/train.bin").read_bytes())
+    content[0] ^= 1
+    Path("data/text/train.bin").write_bytes(content)
+    code, out, _ = call(capsys, "data", "verify", "text")
+    assert code == 1
+    assert "train.bin is corrupt" in out
+    code, _, error = call(capsys, "data", "verify", "mnist", "--accept")
+    assert code == 2
+    assert "canonical form only" in error
+
+
 def test_the_command_line_does_not_import_torch() -> None:
     code = "import sys, adamwprune.cli; print(json.dumps(['torch' in sys.modules, 'matplotlib' in sys.modules]))"
     out = subprocess.run([sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True)

@@ -43,7 +43,8 @@ class Normalizer:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Float images, ready for a network."""
-        return (images - self.offset).mul_(self.scale)
+        # Bytes minus floats, in one step, would take torch's slow path for mixed types.
+        return images.to(torch.float32, copy=True).sub_(self.offset).mul_(self.scale)
 
 
 @dataclass(frozen=True, slots=True)
