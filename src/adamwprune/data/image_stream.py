@@ -72,7 +72,7 @@ def decode(content: bytes, size: int, draw: Draw | None) -> Pixels:
         scale = size / min(right - left, bottom - top)
         if scale < 1:  # JPEG decodes at a half, quarter or eighth many times faster
             image.draft("RGB", (math.ceil(scale * image.width), math.ceil(scale * image.height)))
-        part = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box(), reducing_gap=2.0)
+        part = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box())
         return np.array(part).transpose(2, 0, 1)
 
 
