@@ -38,8 +38,13 @@ class Folder:
         self.path = path
         self.entries: list[dict[str, Any]] = []
 
-    def add(self, *, accuracy: float = 0.97, status: str = "finished", **given: Any) -> Path:
-        """One run with its own noise; ``status`` may also be ``unfinished`` or ``missing``. Returns its folder."""
+    def add(
+        self, *, accuracy: float = 0.97, status: str = "finished", scores: dict[str, float] | None = None, **given: Any
+    ) -> Path:
+        """One run with its own noise; ``status`` may also be ``unfinished`` or ``missing``. Returns its folder.
+
+        ``scores`` are added to its final ones, or replace them.
+        """
         environment = ENVIRONMENT | given.pop("environment", {})
         config = config_of(**given)
         run_id = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
@@ -48,7 +53,7 @@ class Folder:
         self.entries.append({"run_id": run_id, "name": name, "config": config})
         directory = self.path / "runs" / f"{name}-{run_id[:8]}"
         if status != "missing":
-            self._write_run(directory, run_id, name, config, environment, accuracy, status)
+            self._write_run(directory, run_id, name, config, environment, accuracy, status, scores or {})
         return directory
 
     def write(self) -> Path:
@@ -57,7 +62,7 @@ class Folder:
         return self.path
 
     def _write_run(self, directory: Path, run_id: str, name: str, config: dict[str, Any], environment: dict[str, Any],
-                   accuracy: float, status: str) -> None:  # fmt: skip
+                   accuracy: float, status: str, scores: dict[str, float]) -> None:  # fmt: skip
         noise = random.Random(name)
         target = config["target_sparsity"] or 0.0
         share = config["width"] ** 2
@@ -83,7 +88,7 @@ class Folder:
         if status == "unfinished":
             return
         end = {"epoch": EPOCHS, "val_accuracy": evaluations[-1]["val_accuracy"], "val_loss": 0.1,
-               "test_accuracy": final, "test_loss": 0.1, "sparsity": 1 - kept / prunable}  # fmt: skip
+               "test_accuracy": final, "test_loss": 0.1, "sparsity": 1 - kept / prunable} | scores  # fmt: skip
         best = end | {"val_accuracy": max(one["val_accuracy"] for one in evaluations[-3:])}
         put(directory / "result.json", {
             "run_id": run_id, "name": name, "status": status, "config": config, "final": end, "best": best,

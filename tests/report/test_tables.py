@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 
 from adamwprune.report import table
 from adamwprune.report.comparison import Row, compare
+from adamwprune.report.language import NOTHING
 from adamwprune.report.read import read_matrix
-from adamwprune.report.tables import COLUMNS, NOTHING, Column, as_markdown, as_text, size, tables
+from adamwprune.report.tables import COLUMNS, Column, as_markdown, as_text, size, tables
 
 
 def stored(path: Path, optimizer: str, method: str, target: float | None) -> list[dict[str, Any]]:
@@ -87,7 +89,8 @@ def test_every_column_shows_one_line_of_text_for_every_row(column: Column, rows:
     assert all(cell and cell == cell.strip() and "\n" not in cell and "nan" not in cell for cell in cells)
     assert column.help
     assert sum(other.header == column.header for other in COLUMNS) == 1
-    assert column.header == "peak device" or any(cell != NOTHING for cell in cells) or "small" in column.header
+    absent = column.header == "peak device" or any(word in column.header for word in ("small", "ppl", "nats"))
+    assert absent or any(cell != NOTHING for cell in cells)
 
 
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.header)
@@ -142,3 +145,33 @@ def test_failures_are_listed_with_their_reason(tiny: Path) -> None:
 )
 def test_sizes(number: float | None, text: str) -> None:
     assert size(number) == text
+
+
+def language_rows(folder: Any) -> Path:
+    """A language model: dense, magnitude in two variants, and state, which differ by known losses."""
+    for seed in range(3):
+        for fields, loss in (
+            ({"optimizer": "adamw"}, 1.50),
+            ({"optimizer": "adamw", "pruning_method": "magnitude", "target_sparsity": 0.5}, 1.60),
+            ({"optimizer": "adamw", "pruning_method": "magnitude", "score": "lamp", "target_sparsity": 0.5}, 1.58),
+            ({"optimizer": "adamwprune", "pruning_method": "state", "target_sparsity": 0.5}, 1.55),
+        ):
+            loss += 0.1 * seed
+            found = {"val_loss": loss, "test_loss": loss}
+            folder.add(seed=seed, scores={**found, "val_perplexity": math.exp(loss), "test_perplexity": 4.0}, **fields)
+    return folder.write()
+
+
+def test_language_models_are_compared_by_perplexity_and_nats(folder: Any) -> None:
+    path = language_rows(folder)
+    [comparison] = compare(read_matrix(path))
+    [accuracy, _] = tables(comparison)
+    headers = [column.header for column in accuracy.columns]
+    assert "test %" not in headers
+    assert "− dense" not in headers
+    [state] = [dict(zip(headers, line, strict=True)) for line in accuracy.lines if "state" in line[1]]
+    assert state["test ppl"] == "4.000 ± 0.000"
+    assert state["nats − dense"] == "+0.0500 ± 0.0000"
+    assert state["nats − magnitude"] == "−0.0300 ± 0.0000", "the better magnitude variant, by its loss"
+    assert "perplexity 4.000 ± 0.000 on test, +0.0500 ± 0.0000 nats against" in table(path)
+    assert "differences in nats" in table(path)

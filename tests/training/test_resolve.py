@@ -48,7 +48,7 @@ def test_resolving_fills_all_that_applies_and_nothing_else(model: str, data: str
     expected |= set(PRUNE_FIELDS) - {"target_sparsity"} if changes["pruning_method"] == "none" else set()
     text = model.startswith("gpt2")
     expected |= {"augment", "cutout", "channels_last"} if text else {"context", "dropout", "eval_tokens"}
-    expected |= {"epochs", "eval_every"} if text else {"iterations", "eval_steps"}
+    expected |= {"epochs", "eval_every"} if text or data == "imagenet" else {"iterations", "eval_steps"}
     assert open_fields == expected
     assert resolved.device != "auto"
     assert resolved.threads > 0
@@ -170,6 +170,7 @@ def test_steps_are_those_that_the_engine_takes() -> None:
         ({"accumulate": 3}, "accumulate=3 must divide batch_size=64 into equal parts"),
         ({"ema": 1.0}, r"ema=1.0: expected a number in \[0, 1\)"),
         ({"model": "gpt2-tiny", "epochs": 3}, "epochs=3: .* give iterations instead"),
+        ({"model": "resnet50", "data": "imagenet", "epochs": 3}, "epochs=3: .* give iterations instead"),
         ({"model": "gpt2-tiny", "data": "digits"}, "gpt2-tiny trains on stdlib or shakespeare"),
         ({"model": "gpt2-tiny", "cutout": 8}, "cutout=8 has no effect: gpt2-tiny has no such setting"),
         ({"context": 8}, "context=8 has no effect: lenet5 has no such setting"),

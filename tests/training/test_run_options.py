@@ -18,9 +18,9 @@ from adamwprune.training import throughput
 from adamwprune.training.average import WARMUP
 from adamwprune.training.engine import train
 from adamwprune.training.errors import TrainingError
+from adamwprune.training.image_task import Images
 from adamwprune.training.resolve import resolve
 from adamwprune.training.run import DIVERGED, Run
-from adamwprune.training.task import Images
 
 PRUNED = {"optimizer": "adamwprune", "pruning_method": "state", "target_sparsity": 0.7}
 
@@ -148,6 +148,34 @@ def test_divergence_is_judged_at_the_end_of_a_round_after_the_warm_up(factor: fl
                 run._check_losses(10)
         else:
             run._check_losses(10 if step != 15 else 5)
+
+
+# ---- memory ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_out_of_memory_says_what_to_lower(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: LeNet5, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            raise error
+        return torch.zeros(len(images), 4)
+
+    monkeypatch.setattr(LeNet5, "forward", fail)
+    result = train(tiny.config(accumulate=2), tmp_path)
+    assert result["status"] == "failed"
+    assert result["reason"] == (
+        "out of memory at step 1: raise accumulate=2, which keeps the result (it must divide 16), or lower batch_size"
+    )
+    text = Run(resolve(tiny_text.config()))
+    assert text._thrift().endswith("or turn activation_checkpointing on, or lower batch_size or context")
+
+
+def test_other_errors_of_a_step_are_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Run, "_backward", lambda self: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
+        train(tiny.config(), tmp_path)
 
 
 # ---- speed -------------------------------------------------------------------------------------------------------

@@ -85,6 +85,7 @@ class ModelInfo:
         return self.data[0]
 
 
+CIFAR = ("cifar10", "cifar100")
 TEXTS = ("stdlib", "shakespeare", "shakespeare-bpe", "text")
 CORPORA = ("openwebtext", "fineweb-edu")
 
@@ -93,11 +94,11 @@ def _lenet5(config: Wanted, data: ImageShape) -> nn.Module:
     return LeNet5(data.shape, data.classes, config.width)
 
 
-def _resnet(name: str, plan: resnet.Plan, summary: str) -> ModelInfo:
-    def build(config: Wanted, data: ImageShape) -> nn.Module:
-        return ResNet(plan, data.shape, data.classes, config.width)
+def _resnet(name: str, plan: resnet.Plan, summary: str, *data: str) -> ModelInfo:
+    def build(config: Wanted, images: ImageShape) -> nn.Module:
+        return ResNet(plan, images.shape, images.classes, config.width)
 
-    return ModelInfo(name=name, summary=summary, input="image", data=("cifar10", "cifar100"), recipe=name, build=build)
+    return ModelInfo(name=name, summary=summary, input="image", data=data, recipe=name, build=build)
 
 
 def _gpt2(name: str, recipe: str, summary: str, *, data: tuple[str, ...] = TEXTS) -> ModelInfo:
@@ -135,9 +136,13 @@ MODELS: dict[str, ModelInfo] = {
             recipe="lenet5",
             build=_lenet5,
         ),
-        _resnet("resnet18", resnet.RESNET18, "ResNet-18, 11.2 million parameters with the small stem"),
-        _resnet("resnet20", resnet.RESNET20, "ResNet-20, 0.27 million parameters, for a CPU"),
-        _resnet("resnet50", resnet.RESNET50, "ResNet-50, 23.7 million parameters with the small stem"),
+        _resnet(
+            "resnet18", resnet.RESNET18, "ResNet-18, 11.2 million parameters with the small stem", *CIFAR, "imagenet"
+        ),
+        _resnet("resnet20", resnet.RESNET20, "ResNet-20, 0.27 million parameters, for a CPU", *CIFAR),
+        _resnet(
+            "resnet50", resnet.RESNET50, "ResNet-50, 23.7 million parameters with the small stem", *CIFAR, "imagenet"
+        ),
         _gpt2("gpt2-tiny", "gpt2-tiny", "a GPT-2 of 4 blocks of width 96, for a CPU"),
         _gpt2("gpt2-mini", "gpt2-mini", "a GPT-2 of 4 blocks of width 192, for a CPU"),
         _gpt2("gpt2-30m", "gpt2-30m", "a GPT-2 of 30 million parameters, for minutes of a GPU"),

@@ -204,14 +204,26 @@ def _nearest(row: Row, candidates: list[Row], *, own_only: bool = False) -> Row 
         return None
 
     def preference(other: Row) -> tuple[int, bool, float]:
-        validation = other.summary("final", "val_accuracy")
         ignored = PLACE_FIELDS | NAMED_FIELDS | {"seed"}
         ignored |= PRUNING_FIELDS if other.target == 0.0 else VARIANT_FIELDS
         foreign = other.target == 0.0 and other.config.get("optimizer") != row.config.get("optimizer")
         recipe = len(differing((row.config, other.config), ignored))
-        return recipe, foreign, -(validation.mean if validation else 0.0)
+        return recipe, foreign, _badness(other)
 
     return min(own or candidates, key=preference, default=None)
+
+
+def is_language(row: Row) -> bool:
+    """Whether the row's network is a language model, judged by its loss and not by its accuracy."""
+    return row.summary("final", "val_perplexity") is not None
+
+
+def _badness(row: Row) -> float:
+    """Orders rows by validation: the better one is less."""
+    loss, accuracy = (row.summary("final", name) for name in ("val_loss", "val_accuracy"))
+    if is_language(row):
+        return loss.mean if loss else 0.0
+    return -accuracy.mean if accuracy else 0.0
 
 
 def _notes(rows: list[Row]) -> list[str]:

@@ -14,10 +14,11 @@ from markupsafe import Markup
 
 from adamwprune.report.comparison import Comparison
 from adamwprune.report.differences import config_differences, environment, environment_warnings, shared_config
+from adamwprune.report.language import NOTHING
 from adamwprune.report.palette import INK
 from adamwprune.report.plots import Plot
 from adamwprune.report.read import Matrix, Run
-from adamwprune.report.tables import NOTHING, tables
+from adamwprune.report.tables import tables
 from adamwprune.report.text import counts, headline, left_out
 
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from adamwprune.report.aggregate import Summary, median, summarise
-from adamwprune.report.comparison import MIN_SEEDS, Comparison, Row
+from adamwprune.report.comparison import MIN_SEEDS, Comparison, Row, is_language
+from adamwprune.report.language import NOTHING, nats, perplexity
 from adamwprune.report.memory import byte_unit, peak_account, peak_allocated, peak_rss, state_bytes, state_bytes_model
-
-NOTHING = "–"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +53,14 @@ def size(number: float | None) -> str:
 
 def difference(row: Row, other: Row | None) -> str:
     """The paired difference in test accuracy, with its number of pairs where some seeds have no partner."""
-    summary = row.difference(other)
+    summary = None if is_language(row) else row.difference(other)
     unpaired = summary is not None and summary.n < row.n
     return percent(summary, signed=True) + (f" ({summary.n} of {row.n})" if summary and unpaired else "")
+
+
+def accuracy(row: Row, phase: str, name: str) -> str:
+    """A mean accuracy; nothing for a language model."""
+    return NOTHING if is_language(row) else percent(row.summary(phase, name))
 
 
 def _plain(number: float | None, form: str) -> str:
@@ -94,7 +98,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("arm", "both", lambda row: row.label, "optimizer (and base), method (and score)", left=True),
     Column("n", "both", _seeds, "seeds that finished"),
     Column("sparsity %", "accuracy", _measured, "sparsity that was measured at the end"),
-    Column("test %", "accuracy", lambda row: percent(row.summary("final", "test_accuracy")),
+    Column("test %", "accuracy", lambda row: accuracy(row, "final", "test_accuracy"),
            "test accuracy after the last epoch, at the target sparsity"),
     Column("− dense", "accuracy", lambda row: difference(row, row.dense),
            "test accuracy minus the dense row's, points, paired by seed"),
@@ -102,8 +106,15 @@ COLUMNS: tuple[Column, ...] = (
            "test accuracy minus the best magnitude row's at this sparsity, points, paired by seed"),
     Column("− small dense", "accuracy", lambda row: difference(row, row.small),
            "test accuracy minus that of a narrower dense network with as many weights, points, paired by seed"),
-    Column("best val %", "accuracy", lambda row: percent(row.summary("best", "val_accuracy")),
+    Column("best val %", "accuracy", lambda row: accuracy(row, "best", "val_accuracy"),
            "validation accuracy of the best epoch at the target sparsity"),
+    Column("test ppl", "accuracy", perplexity, "test perplexity after the last step, at the target sparsity"),
+    Column("nats − dense", "accuracy", lambda row: nats(row, row.dense),
+           "test loss minus the dense row's, paired by seed"),
+    Column("nats − magnitude", "accuracy", lambda row: nats(row, row.magnitude),
+           "test loss minus the best magnitude row's at this sparsity, paired by seed"),
+    Column("nats − small dense", "accuracy", lambda row: nats(row, row.small),
+           "test loss minus that of a narrower dense network with as many weights, paired by seed"),
     Column("kept", "cost", _kept, "prunable weights kept"),
     Column("state+mask B/w", "cost", lambda row: _mean(row.over_runs(state_bytes), ".3f"),
            "bytes of optimizer state and mask per prunable weight at the end"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from adamwprune.report.comparison import Comparison, compare
+from adamwprune.report.comparison import Comparison, compare, is_language
 from adamwprune.report.differences import Difference, config_differences, environment_warnings
+from adamwprune.report.language import nats, perplexity
 from adamwprune.report.read import Matrix, Run
 from adamwprune.report.tables import Table, as_markdown, as_text, difference, percent, tables
 
@@ -32,7 +33,8 @@ def _report(matrix: Matrix, *, heading: Callable[[str], str], table: Callable[[T
 
     for comparison in compare(matrix):
         parts.append(heading(comparison.title))
-        items("State pruning (differences in points, paired by seed)", headline(comparison))
+        unit = "nats" if any(map(is_language, comparison.rows)) else "points"
+        items(f"State pruning (differences in {unit}, paired by seed)", headline(comparison))
         parts += [table(one) for one in tables(comparison)]
         items("What differs between the resolved configs of the arms", differences(comparison))
         items("Notes", comparison.notes)
@@ -61,12 +63,14 @@ def headline(comparison: Comparison) -> list[str]:
         accuracy = row.summary("final", "test_accuracy")
         if row.config.get("pruning_method") != "state" or row.target == 0.0 or accuracy is None:
             continue
+        language = is_language(row)
         against = [
-            f"{difference(row, other)} against {other.label}"
+            f"{nats(row, other) + ' nats' if language else difference(row, other)} against {other.label}"
             for other in (row.dense, row.magnitude)
             if other is not None
         ]
-        told = f"{100 * row.target:g} % sparsity, {row.label}: {percent(accuracy)} % on test"
+        reached = f"perplexity {perplexity(row)}" if language else f"{percent(accuracy)} %"
+        told = f"{100 * row.target:g} % sparsity, {row.label}: {reached} on test"
         sentences.append(", ".join([told, *against]))
     return sentences
 

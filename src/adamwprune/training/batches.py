@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adamwprune.data import DatasetInfo, Split
+from adamwprune.data import DatasetInfo, Split, StreamInfo
 from adamwprune.data.augment import cutout, flip, shift
 
 
@@ -36,7 +36,7 @@ class Normalizer:
     scale: Tensor
 
     @classmethod
-    def of(cls, info: DatasetInfo, device: torch.device) -> Normalizer:
+    def of(cls, info: DatasetInfo | StreamInfo, device: torch.device) -> Normalizer:
         """The normaliser of a data set."""
         mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (info.mean, info.std))
         return cls(255.0 * mean, 1.0 / (255.0 * std))

@@ -62,6 +62,11 @@ def allocated(name: str) -> int | None:
     return int(backend.memory_allocated())
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not get the memory it asked for."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def autocast(name: str, precision: str) -> AbstractContextManager[Any]:
     """The context of forward passes at a precision."""
     dtype = PRECISIONS[precision]

@@ -187,6 +187,9 @@ class Loop:
             f"accuracy {scores.accuracy:.4f}, sparsity {self.latest['sparsity']:.4f}, "
             f"{self.latest['throughput']['per_second']:.0f} {run.task.unit}/s"
         )
+        if run.task.broken:
+            name, reason = next(iter(run.task.broken.items()))
+            self.folder.log(f"{len(run.task.broken)} examples could not be read, the first being {name} ({reason})")
         if math.isnan(scores.loss):
             raise TrainingError(f"the validation loss after step {run.step} is {scores.loss}")
         for kind in outcome.BEST:
@@ -240,6 +243,7 @@ class Loop:
         return result
 
     def close(self) -> None:
-        """Close the records."""
+        """Close the records and the data."""
+        self.run.task.close()
         self.metrics.close()
         self.memory.close()

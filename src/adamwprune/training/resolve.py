@@ -123,10 +123,10 @@ def _check_input(config: RunConfig, kind: str) -> None:
     for other, names in ONLY_FOR.items():
         if other != kind:
             _refuse(config, [name for name in names if getattr(config, name) not in (None, False)])
-    if kind == "tokens" and config.epochs is not None:
+    if config.epochs is not None and not isinstance(data.find(known(config.data)), data.DatasetInfo):
         raise ConfigError(
-            f"epochs={config.epochs!r}: how many steps a pass over a text takes is known only once it is read; "
-            "give iterations instead"
+            f"epochs={config.epochs!r}: how many steps a pass over {config.data!r} takes is known only once it is "
+            "read; give iterations instead"
         )
 
 

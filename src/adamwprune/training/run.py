@@ -102,7 +102,12 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         self.optimizer.zero_grad()
-        loss = self._backward()
+        try:
+            loss = self._backward()
+        except RuntimeError as error:
+            if not device.is_out_of_memory(error):
+                raise
+            raise TrainingError(f"out of memory at step {self.step + 1}: {self._thrift()}") from error
         place = self.step % self.round
         self.losses[place] = loss
         if self.device.type == "cpu" and not math.isfinite(loss.item()):
@@ -133,6 +138,15 @@ class Run:
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
+
+    def _thrift(self) -> str:
+        """What would make a step take less memory."""
+        config = self.config
+        words = [f"raise accumulate={config.accumulate}, which keeps the result (it must divide {config.batch_size})"]
+        if config.context is not None and not config.activation_checkpointing:
+            words.append("turn activation_checkpointing on")
+        words.append("lower batch_size" if config.context is None else "lower batch_size or context")
+        return ", or ".join(words)
 
     @property
     def evaluation_due(self) -> bool:

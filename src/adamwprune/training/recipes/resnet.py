@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Residual networks on CIFAR, as is usual for them: crops, flips, cutout, label smoothing, a cosine to zero.
+"""Residual networks on CIFAR and ImageNet, as is usual for them: crops, flips, label smoothing, a cosine to zero.
 
 Learning rate and decay of the Adam family turn a filter by the same angle a step as those of SGD do, once both have
 settled: the square root of 2·rate·decay, 0.01 here. Cutout is that of its paper (DeVries and Taylor 2017): a square of
@@ -30,7 +30,24 @@ def cifar(*, epochs: int, cutout: int) -> ImageRecipe:
     )
 
 
+#: 90 passes over 1.27 million images.
+IMAGENET = ImageRecipe(
+    iterations=446_000,
+    batch_size=256,
+    eval_every=None,
+    eval_steps=10_000,
+    val_fraction=0.01,
+    label_smoothing=0.1,
+    precision="bf16",
+    channels_last=True,
+    families={
+        "sgd": Family(learning_rate=0.1, weight_decay=1e-4, momentum=0.9),
+        **adam_family(learning_rate=1e-3, weight_decay=0.05, coupled=1e-5),
+    },
+)
+
 RECIPES: dict[tuple[str, str], Recipe] = {
+    **{(network, "imagenet"): IMAGENET for network in ("resnet18", "resnet50")},
     ("resnet18", "cifar10"): cifar(epochs=100, cutout=16),
     ("resnet18", "cifar100"): cifar(epochs=100, cutout=8),
     ("resnet50", "cifar10"): cifar(epochs=150, cutout=16),

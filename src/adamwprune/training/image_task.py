@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+"""Images as a task: all of them on the device, or read from files while the network trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from adamwprune import data
+from adamwprune.data.splits import stratified
+from adamwprune.training.batches import Epoch, Normalizer, seed_of, steps_per_epoch
+from adamwprune.training.config import RunConfig, known
+from adamwprune.training.errors import ConfigError
+
+if TYPE_CHECKING:
+    from adamwprune.data.image_index import Index
+    from adamwprune.data.image_stream import ImageStream
+
+#: Tells the validation split from the other splits of a data set.
+VALIDATION_SALT = 10
+
+#: Images in a batch of evaluation.
+IMAGES = 500
+
+#: Rows and columns of images that are read while the network trains.
+SIZE = 224
+
+
+class _Classified:
+    """What images have in common, wherever they come from."""
+
+    unit = "images"
+    config: RunConfig
+    normalize: Normalizer
+
+    def rank(self, record: Mapping[str, Any]) -> tuple[float, float]:
+        """More accurate, or as accurate at a lower loss."""
+        return record["val_accuracy"], -record["val_loss"]
+
+    def _ready(self, images: Tensor) -> Tensor:
+        x = self.normalize(images)
+        return x.contiguous(memory_format=torch.channels_last) if self.config.channels_last else x
+
+
+class Images(_Classified):
+    """Images and their classes, all of them on the device."""
+
+    #: Those of a data set in memory were all decoded when it was made.
+    broken: Mapping[str, str] = {}
+
+    def __init__(self, config: RunConfig, device: torch.device) -> None:
+        self.config = config
+        self.shape = data.images(known(config.data))
+        self.classes = self.shape.classes
+        dataset = data.load(self.shape.name, config.data_dir)
+        kept, held = stratified(dataset.train.labels, known(config.val_fraction), VALIDATION_SALT)
+        self.train = dataset.train.take(kept).to(device)
+        self.held = {"val": dataset.train.take(held).to(device), "test": dataset.test.to(device)}
+        self.normalize = Normalizer.of(self.shape, device)
+        self.units_per_step = known(config.batch_size)
+        self.steps_per_epoch = steps_per_epoch(len(self.train), self.units_per_step)
+        self.example = torch.zeros(self.shape.shape, device=device)
+        self._epoch: tuple[int, Epoch] | None = None
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Augmented images."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        if self._epoch is None or self._epoch[0] != epoch:
+            drawn = Epoch.draw(
+                self.train,
+                self.shape,
+                batch_size=known(self.config.batch_size),
+                augment=known(self.config.augment),
+                square=known(self.config.cutout),
+                seed=self.config.seed,
+                epoch=epoch,
+            )
+            self._epoch = (epoch, drawn)
+        images, labels = self._epoch[1].batch(number)
+        return self._ready(images), labels
+
+    def split(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images as they are."""
+        held = self.held[name]
+        for start in range(0, len(held), IMAGES):
+            yield self._ready(held.images[start : start + IMAGES]), held.labels[start : start + IMAGES]
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a network must know of images that are read while it trains."""
+
+    shape: tuple[int, int, int]
+    classes: int
+
+
+class Stream(_Classified):
+    """Images in files, read, decoded and cropped by threads ahead of the training."""
+
+    def __init__(self, config: RunConfig, device: torch.device) -> None:
+        if not config.augment or config.cutout:
+            raise ConfigError(f"{config.data} is trained on random crops alone: leave out augment and cutout")
+        self.config, self.device = config, device
+        info = data.stream(known(config.data))
+        self.shape = Shape((3, SIZE, SIZE), info.classes)
+        self.classes = info.classes
+        splits = data.open_stream(info.name, config.data_dir)
+        kept, held = stratified(torch.from_numpy(splits.train.label), known(config.val_fraction), VALIDATION_SALT)
+        self.train = _part(splits.train, kept)
+        self.held = {"val": _part(splits.train, held), "test": splits.test}
+        self.normalize = Normalizer.of(info, device)
+        self.units_per_step = known(config.batch_size)
+        self.steps_per_epoch = steps_per_epoch(len(self.train), self.units_per_step)
+        if self.steps_per_epoch < 1:
+            raise ConfigError(
+                f"batch_size={config.batch_size} is more than the {len(self.train)} training images of {info.name!r}"
+            )
+        self.example = torch.zeros(self.shape.shape, device=device)
+        #: Why each image that did not decode did not; another one stood in for it.
+        self.broken: dict[str, str] = {}
+        self._epoch: tuple[int, ImageStream] | None = None
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Random crops."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        if self._epoch is None or self._epoch[0] != epoch:
+            self.close()
+            seed = seed_of("epoch", self.config.seed, epoch)
+            self._epoch = (epoch, self._stream(self.train, known(self.config.batch_size), seed))
+        images, labels = self._epoch[1].batch(number)
+        return self._ready(images), labels
+
+    def split(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """The middle of each image."""
+        with self._stream(self.held[name], IMAGES, None) as stream:
+            for number in range(len(stream)):
+                images, labels = stream.batch(number)
+                yield self._ready(images), labels
+
+    def close(self) -> None:
+        """End the threads that read ahead."""
+        if self._epoch is not None:
+            self._epoch[1].close()
+            self._epoch = None
+
+    def _stream(self, index: Index, batch_size: int, seed: int | None) -> ImageStream:
+        from adamwprune.data.image_stream import ImageStream
+
+        stream = ImageStream(index, size=SIZE, batch_size=batch_size, seed=seed, device=self.device)
+        stream.broken = self.broken
+        return stream
+
+
+def _part(index: Index, numbers: Tensor) -> Index:
+    """The images at ``numbers``."""
+    at = numbers.numpy()
+    return replace(index, file=index.file[at], offset=index.offset[at], size=index.size[at], label=index.label[at])

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""Training on images that are read from files while the network trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_engine_resume import assert_same_run, in_pieces
+
+from adamwprune.data import DATASETS
+from adamwprune.data.imagenet import INFO
+from adamwprune.training import ConfigError, RunConfig, image_task
+from adamwprune.training.engine import train
+from adamwprune.training.resolve import resolve
+from adamwprune.training.run import Run
+
+pytest.importorskip("PIL")
+sys.path.append(str(Path(__file__).resolve().parents[1] / "data"))
+import pictures
+
+COUNT = 60
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three classes of small pictures under ImageNet's name, of which the network sees 80 x 80 pixels."""
+    monkeypatch.setattr(image_task, "SIZE", 80)
+    monkeypatch.setitem(DATASETS, "imagenet", dataclasses.replace(INFO, classes=3))  # type: ignore[arg-type]
+    pictures.folders(tmp_path / "data/imagenet/train", COUNT)
+    pictures.folders(tmp_path / "data/imagenet/val", 12)
+    return tmp_path / "data"
+
+
+def config(data_dir: Path, **changes: Any) -> RunConfig:
+    given = {"batch_size": 8, "iterations": 9, "eval_steps": 3, "val_fraction": 0.2, "threads": 1, "precision": "fp32"}
+    wanted = {**given, "width": 0.0625, **changes}
+    return RunConfig(model="resnet18", data="imagenet", data_dir=str(data_dir), **wanted)
+
+
+def test_a_run_in_pieces_equals_one_that_never_stopped(tmp_path: Path, data_dir: Path) -> None:
+    """48 training images are 6 batches: the second epoch is reached too."""
+    wanted = config(data_dir)
+    result = train(wanted, tmp_path / "whole")
+    assert (result["status"], result["final"]["epoch"]) == ("finished", 1.5)
+    in_pieces(wanted, tmp_path / "pieces", [2, 5])
+    assert_same_run(tmp_path / "whole", tmp_path / "pieces")
+
+
+def test_splits_are_apart_and_complete(data_dir: Path) -> None:
+    run = Run(resolve(config(data_dir)))
+    shown = [torch.cat([labels for _, labels in run.task.split(name)]) for name in ("val", "test")]
+    assert [torch.bincount(labels).tolist() for labels in shown] == [[4, 4, 4], [4, 4, 4]]
+    index = run.task.train
+    assert len(index) == 48
+    held = {run.task.held["val"].name(number) for number in range(12)}
+    assert held.isdisjoint({index.name(number) for number in range(48)})
+    inputs, _ = run.task.batch(0)
+    assert inputs.shape == (8, 3, 80, 80)
+    assert inputs.is_contiguous(memory_format=torch.channels_last)
+    run.task.close()
+
+
+def test_images_that_do_not_decode_are_counted_in_the_log(tmp_path: Path, data_dir: Path) -> None:
+    broken = sorted((data_dir / "imagenet/train/n01").iterdir())[:2]
+    for path in broken:
+        path.write_bytes(b"no picture")
+    result = train(config(data_dir), tmp_path / "run")
+    assert result["status"] == "finished"
+    log = (tmp_path / "run/log.txt").read_text()
+    assert "2 examples could not be read, the first being" in log
+    assert "UnidentifiedImageError" in log
+
+
+def test_what_does_not_work_on_streamed_images_is_refused(data_dir: Path) -> None:
+    for changes, message in (
+        ({"augment": False}, "imagenet is trained on random crops alone"),
+        ({"cutout": 8}, "imagenet is trained on random crops alone"),
+        ({"batch_size": 50}, "batch_size=50 is more than the 48 training images of 'imagenet'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Run(resolve(config(data_dir, **changes)))
