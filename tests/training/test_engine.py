@@ -283,8 +283,14 @@ def test_a_run_that_ends_off_its_target_has_failed(tmp_path: Path, monkeypatch: 
 def test_another_runs_directory_is_refused(tmp_path: Path) -> None:
     train(tiny.config(), tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(DirectoryError, match=r"holds run \w{12} \(lenet5_w0.5-tiny-adamw-none-s0\), not run \w{12}"):
+    with pytest.raises(
+        DirectoryError, match=r"holds run \w{12} \(lenet5_w0.5-tiny-adamw-none-s0\), not run \w{12}: seed is 0"
+    ):
         train(tiny.config(seed=1), tmp_path)
+    with pytest.raises(
+        DirectoryError, match=r"epochs is 6 there and 7 here, ema is 0\.0 there and 0.5 here; choose anoth"
+    ):
+        train(tiny.config(epochs=7, ema=0.5), tmp_path)
     with pytest.raises(DirectoryError, match="holds run"):
         train(tiny.config(seed=1), tmp_path, resume=False)
     assert sorted(tmp_path.rglob("*")) == before

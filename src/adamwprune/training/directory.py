@@ -33,11 +33,11 @@ class RunDirectory:
         """Checkpoint of the ``best`` evaluation at the target sparsity, or of ``best_any``."""
         return self.checkpoints / f"{kind}.pt"
 
-    def check(self) -> None:
-        """Refuse a directory that is another run's, or nobody's.
+    def check(self, science: dict[str, Any]) -> None:
+        """Refuse a directory that is another run's, or nobody's; ``science`` are the fields that decide this run.
 
         Raises:
-            DirectoryError: says whose it is.
+            DirectoryError: says whose it is, and in what the runs differ.
         """
         if not self.config.is_file():
             strangers = [file.name for file in self.path.iterdir()] if self.path.is_dir() else []
@@ -50,9 +50,15 @@ class RunDirectory:
             return
         stored = self._stored(self.config)
         if stored.get("run_id") != self.run_id:
+            theirs = stored.get("config") or {}
+            differing = [
+                f"{name} is {theirs.get(name)!r} there and {value!r} here"
+                for name, value in science.items()
+                if theirs.get(name) != value
+            ]
             raise DirectoryError(
                 f"{self.path} holds run {stored.get('run_id')} ({stored.get('name')}), not run {self.run_id}: "
-                "its config, data, device or component versions differ; choose another directory"
+                f"{', '.join(differing) or 'its data, kernels or component versions differ'}; choose another directory"
             )
 
     def stored_result(self) -> dict[str, Any] | None:

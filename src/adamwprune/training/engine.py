@@ -63,7 +63,7 @@ def train(
     config = resolve(config)
     checksum = data.checksum(known(config.data), config.data_dir)
     folder = RunDirectory(Path(directory), run_id(config, checksum))
-    folder.check()
+    folder.check(config.science())
     if resume and (result := folder.stored_result()) is not None:
         return result
     with device.settings(config.device, config.threads, config.deterministic):
