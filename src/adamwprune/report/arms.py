@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Where a run was made and where its files lie: differences here are warned of, they do not make another arm.
-PLACE_FIELDS = frozenset({"data_dir", "checkpoint_every", "device", "threads", "deterministic"})
+PLACE_FIELDS = frozenset(
+    {"activation_checkpointing", "data_dir", "checkpoint_every", "device", "threads", "deterministic"}
+)
 PRUNING_FIELDS = frozenset(
     {"pruning_method", "score", "target_sparsity", "prune_start", "prune_end", "prune_every", "schedule"}
     | {"distribution", "pattern", "regrow", "min_density"}
