@@ -180,6 +180,26 @@ def data_path() -> Table:
     return header, body, [content] if content else []
 
 
+def ddp_bytes() -> Table:
+    """What a rank hands to the collectives, and what the ranks send."""
+    content = there("ddp_bytes")
+    body = []
+    for row in content["rows"] if content else []:
+        messages, wire = row["messages"], row["wire_bytes"]
+        body.append(
+            [
+                row["what"],
+                f"{row['sparsity']:.0%}",
+                "–" if messages is None else f"{messages:.0f}",
+                f"{row['handed_bytes'] / 1024:.1f}",
+                "–" if wire is None else f"{wire / 1024:.1f}",
+                f"{row['handed_bytes'] / row['weights']:.4f}",
+            ]
+        )
+    header = ["", "sparsity", "messages", "KiB a rank hands over", "KiB on the wire, both ranks", "B/weight"]
+    return header, body, [content] if content else []
+
+
 #: Name of a table, and what makes it.
 TABLES: dict[str, Callable[[], Table]] = {
     **{
@@ -193,6 +213,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "head_room": head_room,
     "state_convergence": convergence,
     "data_path": data_path,
+    "ddp_bytes": ddp_bytes,
 }
 
 
