@@ -11,12 +11,13 @@ The others:
 
 plain DataLoader   torch's DataLoader in this process over a Dataset that crops, flips and normalises image by image
 nanoGPT            its get_batch: the file mapped anew for each batch, a slice and a conversion for each row, two stacks
-plain Pillow       open, convert, crop and resize each photograph, then normalise the batch
+plain Pillow       open, convert, crop, resize and flip each photograph, then normalise the batch
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import itertools
 import tempfile
@@ -125,23 +126,41 @@ def photographs(folder: Path) -> Iterator[Case]:
     index = image_index.from_folders(folder)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (stream("imagenet").mean, stream("imagenet").std))
     normalize = Normalizer(255 * mean, 1 / (255 * std))
-    options = {"size": SIDE, "batch_size": PHOTOGRAPHS, "device": CPU, "workers": 1}
-    seeds = itertools.count()
+    # Twenty times the same files, so that an epoch has as many batches; none is made ahead of its turn.
+    many = dataclasses.replace(
+        index,
+        files=20 * index.files,
+        file=np.arange(20 * len(index)),
+        **{name: np.tile(getattr(index, name), 20) for name in ("offset", "size", "label")},
+    )
 
-    def ours() -> Tensor:
-        with image_stream.ImageStream(index, seed=next(seeds), **options) as epoch:
-            return normalize(epoch.batch(0)[0])
+    def epochs() -> Iterator[Tensor]:
+        for seed in itertools.count():
+            with image_stream.ImageStream(
+                many, size=SIDE, batch_size=PHOTOGRAPHS, seed=seed, device=CPU, workers=1, ahead=0
+            ) as epoch:
+                yield from (normalize(epoch.batch(number)[0]) for number in range(len(epoch)))
+
+    ours = epochs()
 
     def theirs() -> Tensor:
         batch = []
-        for number, draw in enumerate(torch.rand(PHOTOGRAPHS, 4).tolist()):
+        for number, (*draw, mirrored) in enumerate(torch.rand(PHOTOGRAPHS, 5).tolist()):
             with Image.open(io.BytesIO(index.read(number))) as image:
-                box = image_stream.crop(*image.size, draw)
+                box = image_stream.crop(*image.size, tuple(draw))
                 part = image.convert("RGB").crop(tuple(map(round, box))).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+            if mirrored < 0.5:
+                part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             batch.append(torch.from_numpy(np.array(part).transpose(2, 0, 1)))
         return normalize(torch.stack(batch))
 
-    yield f"photographs: decode, crop to {SIDE}x{SIDE}, normalise", "plain Pillow", PHOTOGRAPHS, ours, theirs
+    yield (
+        f"photographs: decode, crop to {SIDE}x{SIDE}, flip, normalise",
+        "plain Pillow",
+        PHOTOGRAPHS,
+        lambda: next(ours),
+        theirs,
+    )
 
 
 def main() -> None:
