@@ -27,7 +27,7 @@ import adamwprune as ap
 from adamwprune.optim import account
 
 #: First and last step of the ramp, and steps after it.
-START, END, AFTER = 2, 5, 2
+START, END, AFTER = 1, 3, 1
 
 _BF16: dict[str, Any] = {"dtype": "bfloat16", "state": "8bit", "correction": True}
 
@@ -115,12 +115,12 @@ def main() -> None:
     parser.add_argument("--only", choices=ROWS, nargs="+", default=list(ROWS))
     options = parser.parse_args()
     weights = count(tensors(options.scope))
+    settings = {"model": "gpt2", "scope": options.scope, "weights": weights, "steps": END + AFTER}
     rows = []
     for name in options.only:
         found = in_fresh_process("memory", "run", scope=options.scope, **ROWS[name])
         rows.append({"candidate": name, **found})
         print(f"{sum(found['account'].values()) / weights:6.2f} bytes a weight all in  {name}", flush=True)
-    settings = {"model": "gpt2", "scope": options.scope, "weights": weights, "steps": END + AFTER}
     record.write(f"memory-{options.scope}", settings, rows)
     print(tables.render(f"memory/{options.scope}"))
 

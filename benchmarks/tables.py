@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any
 
@@ -42,13 +42,15 @@ def column(model: str, threads: int) -> str:
     return f"{_MODELS[model]}, {threads} thread{'s' * (threads > 1)}"
 
 
-def step_times(benchmark: str, group: str) -> Table:
-    """Candidates down, networks and thread counts across."""
-    files = {model: found for model in _MODELS if (found := there(f"{benchmark}-{model}-{group}"))}
+def step_times(group: str, only: Collection[str] = ()) -> Table:
+    """Candidates down, networks and thread counts across; of all candidates, or of some."""
+    files = {model: found for model in _MODELS if (found := there(f"optimizer_step-{model}-{group}"))}
     cells: dict[str, dict[str, str]] = {}
     columns: dict[str, None] = {}
     for model, content in files.items():
         for row in content["rows"]:
+            if only and row["candidate"] not in only:
+                continue
             place = column(model, row["threads"])
             columns[place] = None
             cells.setdefault(row["candidate"], {})[place] = ratio(row)
@@ -100,11 +102,13 @@ def thresholds() -> Table:
     return ["", "seconds", "extra MiB"], body, [content] if content else []
 
 
-def memory(scope: str) -> Table:
-    """Bytes a weight by the account and by the process, and multiples of float32 weights."""
+def memory(scope: str, only: Collection[str] = ()) -> Table:
+    """Bytes a weight by the account and by the process, and multiples of float32 weights; of all rows, or of some."""
     content = there(f"memory-{scope}")
     body = []
     for row in content["rows"] if content else []:
+        if only and row["candidate"] not in only:
+            continue
         weights = content["settings"]["weights"]
         held = row["account"]
         kept = held["weights"] + held["state"] + held["mask"]
@@ -200,10 +204,24 @@ def ddp_bytes() -> Table:
     return header, body, [content] if content else []
 
 
+#: What the README shows of the long tables.
+_HEADLINES = {
+    "speed": partial(
+        step_times,
+        "pruned",
+        ("torch AdamW, foreach", "AdamWPrune, prune=None", "AdamWPrune, 50%", "AdamWPrune, 70%", "AdamWPrune, 90%"),
+    ),
+    "memory": partial(
+        memory,
+        "prunable",
+        ("torch AdamW", "AdamWPrune, 50%", "AdamWPrune, 90%", "8-bit state, 50%", "8-bit state, 90%"),
+    ),
+}
+
 #: Name of a table, and what makes it.
 TABLES: dict[str, Callable[[], Table]] = {
     **{
-        f"optimizer_step/{group}": partial(step_times, "optimizer_step", group)
+        f"optimizer_step/{group}": partial(step_times, group)
         for group in ("pruned", "masked", "clipped", "whole", "small", "others", "torchao")
     },
     "backward_step": training_steps,
@@ -214,23 +232,35 @@ TABLES: dict[str, Callable[[], Table]] = {
     "state_convergence": convergence,
     "data_path": data_path,
     "ddp_bytes": ddp_bytes,
+    **{f"headline/{name}": make for name, make in _HEADLINES.items()},
 }
 
 
 def render(name: str) -> str:
-    """A table as markdown, with a line that says where it was measured.
+    """A table as markdown, with a line that says where it was measured; the command where it was not.
 
     Raises:
-        ValueError: there is no such table, or nothing was measured for it.
+        ValueError: there is no such table.
     """
     if name not in TABLES:
         raise ValueError(f"unknown table {name!r}: expected one of {', '.join(TABLES)}")
     header, body, sources = TABLES[name]()
     if not sources:
-        raise ValueError(f"nothing was measured for {name}: run benchmarks/{name.partition('/')[0]}.py")
+        return f"*Not run here: `{_command(name)}`.*"
     lines = [header, [":---", *["---:"] * (len(header) - 1)], *body]
     table = "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
     return f"{table}\n\n{measured_on(sources)}"
+
+
+def _command(name: str) -> str:
+    """What measures a table."""
+    benchmark, _, part = name.partition("/")
+    option = {"optimizer_step": "--group", "memory": "--scope"}.get(benchmark)
+    return (
+        "make benchmarks"
+        if benchmark == "headline"
+        else f"python benchmarks/{benchmark}.py" + (f" {option} {part}" if option else "")
+    )
 
 
 def measured_on(sources: Iterable[Content]) -> str:
