@@ -32,6 +32,7 @@ TEXTS = {
     "EXPERIMENT": "other",
     "WIDTH": "0.5",
     "DATA_DIR": "elsewhere",
+    "INIT": "weights.pt",
     "RESULTS_DIR": "elsewhere",
     "SPARSITIES": "0.8",
     "STATE_SCORES": "fisher hybrid",

@@ -236,6 +236,17 @@ def test_the_state_dict_goes_there_and_back() -> None:
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), other.parameters(), strict=True))
 
 
+def test_a_filled_up_vocabulary_goes_there_and_back() -> None:
+    exact, filled = (model_of(dataclasses.replace(SMALL, vocabulary=n), seed=n) for n in (1050, 1088))
+    load_hugging_face(filled, to_hugging_face(exact))
+    tokens = torch.arange(16).view(1, 16) + 1030
+    with torch.no_grad():
+        torch.testing.assert_close(filled(tokens)[..., :1050], exact(tokens))
+    torch.testing.assert_close(filled.wte.weight[1050:].std(0), torch.zeros(SMALL.width))
+    back = to_hugging_face(filled, vocabulary=1050)
+    assert all(torch.equal(value, back[name]) for name, value in to_hugging_face(exact).items())
+
+
 def test_other_models_weights_are_refused_and_nothing_is_changed() -> None:
     ours = model_of()
     before = {name: value.clone() for name, value in ours.state_dict().items()}

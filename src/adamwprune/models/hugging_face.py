@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
-from adamwprune.models.gpt2 import GPT2
+from adamwprune.models.gpt2 import GPT2, padded
 
 PREFIX = "transformer."
 HEAD = "lm_head.weight"
@@ -20,14 +21,18 @@ TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 MASKS = (".attn.bias", ".attn.masked_bias")
 
 
-def to_hugging_face(model: GPT2) -> dict[str, Tensor]:
-    """The state dict that ``GPT2LMHeadModel.load_state_dict`` takes; matrices are views of the model's."""
+def to_hugging_face(model: GPT2, vocabulary: int | None = None) -> dict[str, Tensor]:
+    """The state dict that ``GPT2LMHeadModel.load_state_dict`` takes; matrices are views of the model's.
+
+    ``vocabulary`` leaves out the rows that the embedding was filled up with.
+    """
     state = {PREFIX + name: _turned(name, value) for name, value in model.state_dict().items()}
+    state[PREFIX + "wte.weight"] = state[PREFIX + "wte.weight"][:vocabulary]
     return {**state, HEAD: state[PREFIX + "wte.weight"]}
 
 
 def load_hugging_face(model: GPT2, state: Mapping[str, Tensor]) -> None:
-    """Take the weights of a ``GPT2LMHeadModel`` or ``GPT2Model``.
+    """Take the weights of a ``GPT2LMHeadModel`` or ``GPT2Model``. Rows that fill the embedding up become their mean.
 
     Raises:
         ValueError: a weight is missing, unknown or of another shape, or the head is not the token embedding; nothing
@@ -42,15 +47,19 @@ def load_hugging_face(model: GPT2, state: Mapping[str, Tensor]) -> None:
     if unknown := sorted(given.keys() - ours.keys()):
         raise ValueError(f"this GPT-2 has no {unknown[0]} ({len(unknown)} weights in all): has it fewer blocks?")
     turned = {name: _turned(name, value) for name, value in given.items()}
+    head = state.get(HEAD)
+    if head is not None and not head.equal(turned["wte.weight"]):
+        raise ValueError(f"{HEAD} differs from the token embedding, and GPT-2 has one matrix for both")
+    rows = turned["wte.weight"]
+    if padded(len(rows)) == model.shape.vocabulary:
+        filled = rows.mean(0, keepdim=True).expand(model.shape.vocabulary - len(rows), -1)
+        turned["wte.weight"] = torch.cat([rows, filled])
     for name, value in turned.items():
         if value.shape != ours[name].shape:
             raise ValueError(
                 f"{name} has shape {tuple(value.shape)}, this model's is {tuple(ours[name].shape)}: "
                 "build the model with the checkpoint's shape"
             )
-    head = state.get(HEAD)
-    if head is not None and not head.equal(turned["wte.weight"]):
-        raise ValueError(f"{HEAD} differs from the token embedding, and GPT-2 has one matrix for both")
     model.load_state_dict(turned)
 
 

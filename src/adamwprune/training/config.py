@@ -40,6 +40,7 @@ class RunConfig:
     width: float = option(1.0, "width multiplier of the network (small dense baselines)")
     context: int | None = option(None, "tokens in a sequence (None: what the network holds)")
     dropout: float | None = option(None, "dropout of a language model")
+    init: str | None = option(None, "file of weights to begin with: a run's checkpoint, or a state dict")
     data: str | None = option(None, "data set (None: the model's default)")
     data_dir: str = option("data", "folder that holds the data sets", science=False)
     seed: int = option(0, "seed of weights, data order and augmentation")

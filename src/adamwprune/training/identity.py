@@ -15,7 +15,7 @@ import torch
 
 import adamwprune
 from adamwprune import data, kernels, models, optim, prune
-from adamwprune.training import device
+from adamwprune.training import device, weights
 from adamwprune.training.config import RunConfig
 from adamwprune.training.recipes import PRUNING
 from adamwprune.training.resolve import METHOD_SCORES
@@ -29,8 +29,11 @@ def identity(resolved: RunConfig, data_checksum: str) -> dict[str, Any]:
 
     The thread count is among the fields; paths and other fields that decide no number are not.
     """
+    config = resolved.science()
+    if resolved.init:
+        config["init"] = weights.checksum(resolved.init)
     return {
-        "config": resolved.science(),
+        "config": config,
         "data": data_checksum,
         "device": resolved.device,
         "backend": kernels.backend(resolved.device),
@@ -54,6 +57,7 @@ def run_id(resolved: RunConfig, data_checksum: str) -> str:
 def run_name(resolved: RunConfig) -> str:
     """A name for people, e.g. ``lenet5-digits-adamwprune_adamwspam-state-70-s0``; what is not default is in it."""
     model = resolved.model if resolved.width == 1 else f"{resolved.model}_w{resolved.width:g}"
+    model += "_tuned" if resolved.init else ""
     optimizer = resolved.optimizer if resolved.base == "adamw" else f"{resolved.optimizer}_{resolved.base}"
     method = resolved.pruning_method
     if method != "none":

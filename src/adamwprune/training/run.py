@@ -12,7 +12,7 @@ from adamwprune import models
 from adamwprune.models.flops import training_flops
 from adamwprune.optim import clip_grad_norm_
 from adamwprune.prune import NonFiniteScoreError
-from adamwprune.training import device, optimizer, task
+from adamwprune.training import device, optimizer, task, weights
 from adamwprune.training.average import Average
 from adamwprune.training.batches import seed_of
 from adamwprune.training.config import RunConfig, known
@@ -39,6 +39,8 @@ class Run:
         self.task = task.create(config)
         torch.manual_seed(seed_of("weights", config.seed))
         self.model = models.build(config, self.task.shape).to(self.device)
+        if config.init:
+            weights.load(config.init, self.model)
         self.flops_per_unit = training_flops(self.model, self.task.example) / self._units_per_example
         self.steps_per_epoch = self.task.steps_per_epoch
         self.steps = config.iterations or known(config.epochs) * self.steps_per_epoch

@@ -52,7 +52,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("resnet18", "cifar100"): cifar(epochs=100, cutout=8),
     ("resnet50", "cifar10"): cifar(epochs=150, cutout=16),
     ("resnet50", "cifar100"): cifar(epochs=150, cutout=8),
-    # A quarter of an hour on a CPU: too short for cutout to pay.
+    # For a CPU; so short a run is still far from learning the images by heart.
     ("resnet20", "cifar10"): cifar(epochs=12, cutout=0),
     ("resnet20", "cifar100"): cifar(epochs=12, cutout=0),
 }
