@@ -73,7 +73,8 @@ class MaskedAdam:
         for t, g in zip(self.tensors, grads, strict=True):
             t.g = None if g is None else torch.where(t.keep, g, torch.zeros_like(g))
             if t.g is not None:
-                t.movement -= t.w.float() * t.g.float()
+                moved = t.w.float() * t.g.float()
+                t.movement += moved if self.maximize else -moved
                 self.adam(t, t.g)
                 for x in (t.w, t.m, t.v, t.largest, t.movement):
                     x[~t.keep] = 0

@@ -169,9 +169,33 @@ def test_a_tensor_that_never_got_a_gradient_waits(score):
 
 
 def test_a_late_group_that_cannot_be_pruned_is_refused_at_once():
-    optimizer = ours(weights(), prune())
+    """And the run goes on without it."""
+    named = weights()
+    optimizer = ours(named, prune())
+    late = [("tiny.weight", nn.Parameter(torch.randn(1, 1))), ("tiny.bias", nn.Parameter(torch.randn(1)))]
     with pytest.raises(ValueError, match="min_density"):
-        optimizer.add_param_group({"params": [("tiny.weight", nn.Parameter(torch.randn(1, 1)))]})
+        optimizer.add_param_group({"params": late})
+    assert len(optimizer.param_groups) == 1
+    assert not any("tiny" in name for name in optimizer.pruner.report()["left_out"])
+    backward(named, gradients(named, 1))
+    optimizer.step()
+    assert optimizer.pruner.step == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{}, {"score": "movement"}], ids=["state", "movement"])
+def test_going_uphill(kind, options):
+    """With ``maximize`` a weight moves along its gradient; away from zero is the other way round."""
+    named = weights()
+    oracle = MaskedAdam(named, maximize=True, **options)
+    optimizer = KINDS[kind](named, prune(**options), maximize=True)
+    for step in range(14):
+        optimizer.zero_grad()
+        grads = gradients(named, step)
+        backward(named, grads)
+        optimizer.step()
+        oracle.step(grads)
+        against_oracle(optimizer, named, oracle)
 
 
 def test_a_module_of_its_own_dtype_beside_others():

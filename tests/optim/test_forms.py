@@ -12,6 +12,7 @@ from torch import nn
 
 from adamwprune import AdamWPrune, Spam, attach, kernels
 from adamwprune.kernels import formats, native
+from adamwprune.optim.clip import kept_norm
 from adamwprune.optim.slots import COMPACT_BELOW
 
 #: Above and below the size from which state gets small; the large ones end in the middle of a group.
@@ -294,7 +295,7 @@ def test_spam_resets_codes_with_their_units():
     train(optimizer, named, 1, 5)
     optimizer.zero_grad()
     clock = optimizer.spam_clock
-    optimizer._tend_moments(clock)
+    clock.tend(optimizer.state, lambda: kept_norm(optimizer), None)
     assert clock.last_reset == 5
     for _, p in named:
         state = {name: value for name, value in optimizer.state[p].items() if name != "step"}
@@ -310,7 +311,7 @@ def test_a_soft_reset_multiplies_the_moments():
     train(optimizer, named, 1, 10)
     before = copy.deepcopy(optimizer.state_dict()["state"])
     optimizer.spam_clock.norms = [1e-9, 2e-9] * 5
-    optimizer._tend_moments(optimizer.spam_clock)
+    optimizer.spam_clock.tend(optimizer.state, lambda: kept_norm(optimizer), None)
     for key, entry in optimizer.state_dict()["state"].items():
         torch.testing.assert_close(entry["exp_avg"], 0.5 * before[key]["exp_avg"])
         torch.testing.assert_close(entry["exp_avg_sq"], 0.25 * before[key]["exp_avg_sq"])

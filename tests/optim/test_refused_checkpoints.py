@@ -9,7 +9,7 @@ import pytest
 import torch
 from lab import mlp, prune, train
 
-from adamwprune import AdamWPrune, attach
+from adamwprune import AdamWPrune, AdamWSPAM, attach
 
 
 def own(model, **settings):
@@ -137,3 +137,25 @@ def test_marks_without_a_record_are_not_taken_for_a_dense_checkpoint():
     for group in saved["param_groups"]:
         del group["prune"]
     refused(own(mlp()), saved, "mark")
+
+
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+def test_a_movement_buffer_of_another_shape(make):
+    model = mlp()
+    optimizer = make(model, score="movement")
+    train(model, optimizer, 1, 3)
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["state"][0]["prune_movement"] = torch.zeros(3)
+    refused(
+        make(mlp(), score="movement"), saved, r"prune_movement of 0\.weight has shape \[3\], and the weight \[12, 8\]"
+    )
+
+
+@pytest.mark.parametrize("change", [{"offsets": [0]}, {"version": 2}], ids=["offsets", "version"])
+def test_a_damaged_record_of_resets(change):
+    model = mlp()
+    optimizer = AdamWSPAM(model.named_parameters())
+    train(model, optimizer, 1, 3)
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["param_groups"][0]["spam"] |= change
+    refused(AdamWSPAM(mlp().named_parameters()), saved, "the checkpoint's spam record has version")

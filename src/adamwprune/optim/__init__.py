@@ -11,7 +11,7 @@ from adamwprune.optim.spam import Spam
 from adamwprune.optim.variants import AdamWAdv, AdamWPrune, AdamWSPAM
 
 #: Raised whenever the meaning of an optimizer or of a checkpoint changes: runs are identified by it.
-VERSION = 1
+VERSION = 2
 
 __all__ = [
     "OPTIMIZERS",

@@ -40,7 +40,6 @@ _KEPT = (
     "pruner",
     "_owns_pruner",
     "spam_clock",
-    "_age_offset",
     "form",
     "_step_supports_amp_scaling",
 )
@@ -82,7 +81,6 @@ class AdamFamily(torch.optim.Adam):
         self.base = base
         self.clip_norm = ADV_CLIP_NORM if clip_norm is None and base == "adamwadv" else clip_norm or None
         self.spam_clock = SpamClock(spam or Spam()) if base == "adamwspam" else None
-        self._age_offset: dict[Tensor, int] = {}
         self.owed = OwedFactors()
         self.form = Form(state, correction)
         self.release: GradientRelease | None = None
@@ -104,10 +102,6 @@ class AdamFamily(torch.optim.Adam):
             decoupled_weight_decay=base != "adam",
         )
         self.form.check_weights(p for group in self.param_groups for p in group["params"])
-        if self.spam_clock is not None:
-            for group in self.param_groups:
-                # torch.distributed.checkpoint restores only group keys that the live optimizer has.
-                group.setdefault("spam", {})
         if prune is not None:
             self.pruner = Pruner(self, prune, compact=True)
         # A fused kernel can unscale inside itself, but clipping, spikes and pruning must see true gradients first.
@@ -144,11 +138,14 @@ class AdamFamily(torch.optim.Adam):
         super().add_param_group(param_group)
         try:
             self.form.check_group(self.param_groups[-1])
+            if self.pruner is not None:
+                self.pruner.refresh()
         except ValueError:
             self.param_groups.pop()
             raise
-        if self.pruner is not None:
-            self.pruner.refresh()
+        if self.spam_clock is not None:
+            # torch.distributed.checkpoint restores only group keys that the live optimizer has.
+            self.param_groups[-1].setdefault("spam", {})
         if self.release is not None:
             self.release.watch()
 
@@ -171,7 +168,7 @@ class AdamFamily(torch.optim.Adam):
         if self.pruner is not None and self._owns_pruner:
             self.pruner.before_step()
         if self.spam_clock is not None and counted and not released:
-            self._tend_moments(self.spam_clock)
+            self.spam_clock.tend(self.state, lambda: kept_norm(self), self._last_update)
         for group in self.param_groups:
             self._step_group(group)
         if self.spam_clock is not None and counted:
@@ -220,7 +217,7 @@ class AdamFamily(torch.optim.Adam):
         if self.pruner is not None and self._owns_pruner:
             self.pruner.prepare_step()
         if self.spam_clock is not None:
-            self._tend_moments(self.spam_clock)
+            self.spam_clock.tend(self.state, lambda: kept_norm(self), self._last_update)
 
     def step_released(self, p: Tensor, group: dict[str, Any]) -> None:
         """Step one parameter of a group, during backward."""
@@ -300,27 +297,16 @@ class AdamFamily(torch.optim.Adam):
             if age is not step:
                 step += 1
 
-    # ---- SPAM ------------------------------------------------------------------------------------------------------
+    # ---- the age of moments ----------------------------------------------------------------------------------------
+
+    @property
+    def _last_update(self) -> int | None:
+        """Step of the last mask update; None where nothing will be pruned."""
+        return None if self.pruner is None else self.pruner.end
 
     def _corrected(self, step: Tensor, p: Tensor) -> Tensor:
-        """The count that bias correction uses: ``step`` itself until a reset, then the updates since the last one."""
-        offset = self._age_offset.get(p, 0)
-        return step - offset if offset else step
-
-    def _tend_moments(self, clock: SpamClock) -> None:
-        """Soften the moments where the gradient spikes, zero them where a reset is due; before the update."""
-        if clock.settings.zscore is not None and clock.is_spike(float(kept_norm(self))):
-            first, second = clock.settings.soft_reset
-            for state in self.state.values():
-                for name, factor in (("exp_avg", first), ("exp_avg_sq", second)):
-                    state[formats.UNITS[name] if formats.Units.of(state) else name] *= factor
-        if clock.reset_due(self.pruner.end if self.pruner is not None else None):
-            clock.mark_reset()
-            for p, state in self.state.items():
-                for name in (*reference.MOMENTS, *formats.UNITS.values()):
-                    if name in state:
-                        state[name].zero_()
-                self._age_offset[p] = int(state["step"])
+        """The count that bias correction uses."""
+        return step if self.spam_clock is None else self.spam_clock.since_reset(step, p)
 
     @property
     def moments_ready(self) -> bool:
@@ -329,7 +315,7 @@ class AdamFamily(torch.optim.Adam):
 
     def moment_age(self, p: Tensor) -> int:
         """Updates that the moments of ``p`` have seen since they were last zero."""
-        return int(self.state[p]["step"]) - self._age_offset.get(p, 0)
+        return int(self._corrected(self.state[p]["step"], p))
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
@@ -339,21 +325,24 @@ class AdamFamily(torch.optim.Adam):
         checkpoint.export(result, self, self.pruner if self._owns_pruner else None)
         if self.spam_clock is not None:
             for group, saved in zip(self.param_groups, result["param_groups"], strict=True):
-                offsets = [self._age_offset.get(p, 0) for p in group["params"]]
-                saved["spam"] = {**self.spam_clock.record(), "offsets": offsets}
+                saved["spam"] = self.spam_clock.record(group["params"])
         return result
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of this family or of ``torch.optim.AdamW``.
 
         Raises:
-            ValueError: its pruning record and its masks disagree, or do not fit this optimizer; nothing was loaded.
+            ValueError: its records and its masks disagree, or do not fit this optimizer; nothing was loaded.
         """
         checkpoint.check_shapes(state_dict, self)
         owns = self.pruner is not None and self._owns_pruner
         loaded = checkpoint.read(state_dict, self, self.pruner) if owns and self.pruner is not None else None
-        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=False):
+        pairs = list(zip(self.param_groups, state_dict["param_groups"], strict=False))
+        for group, saved in pairs:
             self.form.check_group({**group, **saved, "params": group["params"]})
+        clock = self.spam_clock
+        if clock is not None:
+            clock = clock.restored((group["params"], saved.get("spam") or {}) for group, saved in pairs)
         attached = self.pruner is not None and not owns
         super().load_state_dict(state_dict if attached else checkpoint.without_ours(state_dict))
         checkpoint.restore_forms(state_dict, self, self.form)
@@ -361,18 +350,7 @@ class AdamFamily(torch.optim.Adam):
             self._step_supports_amp_scaling = False
         if loaded is not None and self.pruner is not None:
             self.pruner.restore(loaded)
-        self._restore_spam()
-
-    def _restore_spam(self) -> None:
-        if self.spam_clock is None:
-            return
-        self._age_offset, self.spam_clock = {}, SpamClock(self.spam_clock.settings)
-        for group in self.param_groups:
-            record = group.get("spam")
-            if record:
-                self.spam_clock.restore(record)
-                pairs = zip(group["params"], record["offsets"], strict=True)
-                self._age_offset |= {p: offset for p, offset in pairs if offset}
+        self.spam_clock = clock
 
 
 def is_probe(optimizer: torch.optim.Optimizer) -> bool:

@@ -105,10 +105,14 @@ def read(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: P
                 found += masks[p].masked + masks[p].elsewhere
                 loaded.masks[p] = masks[p]
             if "prune_movement" in entry and p in pruner.slots:
-                movement = local(entry["prune_movement"]).reshape(-1)
-                loaded.movement[p] = movement.to(p.device, torch.float32, copy=True)
+                loaded.movement[p] = _read_movement(name, entry["prune_movement"], p)
         _check_record(record, found, len(loaded.movement) - buffers, pruner)
     return loaded
+
+
+def _read_movement(name: str, movement: Tensor, p: Tensor) -> Tensor:
+    _check_shape("prune_movement", name, movement, p)
+    return local(movement).reshape(-1).to(p.device, torch.float32, copy=True)
 
 
 def _check_scope(name: str, p: Tensor, pruner: Pruner) -> None:
@@ -184,11 +188,16 @@ def check_shapes(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer) -
         for name, p, key in zip(names, group["params"], saved["params"], strict=False):
             for what in PER_WEIGHT:
                 value = state_dict["state"].get(key, {}).get(what)
-                if isinstance(value, Tensor) and value.shape != p.shape:
-                    raise ValueError(
-                        f"the checkpoint's {what} of {name} has shape {list(value.shape)}, and the weight "
-                        f"{list(p.shape)}: it is of another model, or its parameters were in another order"
-                    )
+                if isinstance(value, Tensor):
+                    _check_shape(what, name, value, p)
+
+
+def _check_shape(what: str, name: str, value: Tensor, p: Tensor) -> None:
+    if value.shape != p.shape:
+        raise ValueError(
+            f"the checkpoint's {what} of {name} has shape {list(value.shape)}, and the weight {list(p.shape)}: it is "
+            "of another model, or its parameters were in another order"
+        )
 
 
 def without_ours(state_dict: dict[str, Any]) -> dict[str, Any]:

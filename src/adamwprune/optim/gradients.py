@@ -67,7 +67,7 @@ def _record_exchange(slot: Slot, mask: Mask, grad: Tensor, *, goes_on: bool) -> 
 def accumulate_movement(slot: Slot, grad: Tensor, grad_scale: float, factor: Tensor | None) -> None:
     """Add this step's ``-w * g`` to the tensor's movement.
 
-    Gradients come multiplied by ``grad_scale``, and are owed ``factor``.
+    Gradients come multiplied by ``grad_scale``, which is negative where steps go uphill, and are owed ``factor``.
     """
     weight = local(slot.weight)
     if slot.movement is None:

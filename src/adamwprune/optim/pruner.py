@@ -72,8 +72,10 @@ class Pruner:
             ValueError: names are missing, a glob matches nothing, nothing is prunable, or the target cannot be reached.
         """
         groups = self.optimizer.param_groups
-        fresh = classify(groups, self.prune, self.slots, self.left_out)
-        check_reachable([*self.slots.values(), *fresh], self.prune, self.left_out)
+        left_out = dict(self.left_out)
+        fresh = classify(groups, self.prune, self.slots, left_out)
+        check_reachable([*self.slots.values(), *fresh], self.prune, left_out)
+        self.left_out = left_out
         for slot in fresh:
             slot.may_compact = self.compact
             self.slots[slot.weight] = slot
@@ -130,7 +132,8 @@ class Pruner:
         if not self.compact and slot.mask is not None:
             kernels.zero_masked(grad, slot.mask)
         if "movement" in self._needs and self.prune.sparsity:
-            gradients.accumulate_movement(slot, grad, grad_scale, self._owed(slot))
+            uphill = self.optimizer.param_groups[slot.group].get("maximize", False)
+            gradients.accumulate_movement(slot, grad, -grad_scale if uphill else grad_scale, self._owed(slot))
 
     def _owed(self, slot: Slot) -> Tensor | None:
         """What the tensor's gradient is still to be multiplied by; the gradient itself does not show it."""

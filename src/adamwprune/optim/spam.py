@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """SPAM: Spike-Aware Adam with Momentum Reset (Huang et al., ICLR 2025, arXiv 2501.06842), as settings and a clock.
 
+The clock says when, and resets the moments; spikes in gradients are clipped by the kernels.
+
 Differences from the published code, each on purpose: bias correction counts from the last reset (there it keeps
 counting, so the first update after a reset is three times too large); elements whose second moment is zero are not
 clipped (there they never move again); the learning rate of the group is never written (the warm-up multiplies a copy).
@@ -10,9 +12,14 @@ The z-score rule is not in the paper; the seeds of this project ask for it, and 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 from typing import Any
+
+from torch import Tensor
+
+from adamwprune.kernels import formats, reference
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,12 +77,17 @@ _MIN_NORMS = 10
 
 @dataclass(slots=True)
 class SpamClock:
-    """Where a run stands between resets. Counts optimizer steps; plain data, saved in the checkpoint."""
+    """Where a run stands between resets. Counts optimizer steps; saved in the checkpoint as plain data."""
 
     settings: Spam
     step: int = 0
     last_reset: int = 0
     norms: list[float] = field(default_factory=list)
+
+    offsets: dict[Tensor, int] = field(default_factory=dict)
+    """The count of each parameter at its last reset."""
+
+    # ---- when ------------------------------------------------------------------------------------------------------
 
     @property
     def age(self) -> int:
@@ -103,10 +115,6 @@ class SpamClock:
         delays = last_update is not None and coming <= last_update < coming + self.settings.min_age - 1
         return not delays
 
-    def mark_reset(self) -> None:
-        """The moments were zeroed before the next step."""
-        self.last_reset = self.step
-
     @property
     def lr_scale(self) -> float:
         """Cosine warm-up of the next step: rises to 1 over ``warmup`` steps after a reset; 1 until the first reset."""
@@ -124,10 +132,64 @@ class SpamClock:
         self.norms = [*past, norm][-self.settings.history :]
         return spread > 0 and (norm - fmean(past)) / spread > self.settings.zscore
 
-    def record(self) -> dict[str, Any]:
-        """Plain data for a checkpoint."""
-        return {"version": 1, "step": self.step, "last_reset": self.last_reset, "norms": list(self.norms)}
+    # ---- what ------------------------------------------------------------------------------------------------------
 
-    def restore(self, record: dict[str, Any]) -> None:
-        """Take up :meth:`record`."""
-        self.step, self.last_reset, self.norms = record["step"], record["last_reset"], list(record["norms"])
+    def tend(
+        self, states: Mapping[Tensor, MutableMapping[str, Any]], norm: Callable[[], Tensor], last_update: int | None
+    ) -> None:
+        """Soften all moments where the gradient spikes, zero them where a reset is due; before the update.
+
+        Args:
+            states: the optimizer's state by parameter.
+            norm: makes the norm of all gradients, which only the z-score asks for.
+            last_update: step of the pruner's last mask update.
+        """
+        if self.settings.zscore is not None and self.is_spike(float(norm())):
+            first, second = self.settings.soft_reset
+            for state in states.values():
+                for name, factor in (("exp_avg", first), ("exp_avg_sq", second)):
+                    state[formats.UNITS[name] if formats.Units.of(state) else name] *= factor
+        if self.reset_due(last_update):
+            self.last_reset = self.step
+            for p, state in states.items():
+                for name in (*reference.MOMENTS, *formats.UNITS.values()):
+                    if name in state:
+                        state[name].zero_()
+                self.offsets[p] = int(state["step"])
+
+    def since_reset(self, step: Tensor, p: Tensor) -> Tensor:
+        """The count that bias correction uses: ``step`` itself until a reset, then the updates since the last one."""
+        offset = self.offsets.get(p, 0)
+        return step - offset if offset else step
+
+    # ---- checkpoints -----------------------------------------------------------------------------------------------
+
+    def record(self, params: Iterable[Tensor]) -> dict[str, Any]:
+        """Plain data for a checkpoint of one parameter group."""
+        return {
+            "version": 1,
+            "step": self.step,
+            "last_reset": self.last_reset,
+            "norms": list(self.norms),
+            "offsets": [self.offsets.get(p, 0) for p in params],
+        }
+
+    def restored(self, groups: Iterable[tuple[Iterable[Tensor], Mapping[str, Any]]]) -> SpamClock:
+        """A clock that goes on from records: of each group the parameters, and :meth:`record` or nothing.
+
+        Raises:
+            ValueError: a record is of another version, or of a group with another number of parameters.
+        """
+        clock = SpamClock(self.settings)
+        for params, record in groups:
+            if not record:
+                continue
+            params, offsets = list(params), record["offsets"]
+            if record.get("version") != 1 or len(offsets) != len(params):
+                raise ValueError(
+                    f"the checkpoint's spam record has version {record.get('version')!r} and counts of {len(offsets)} "
+                    f"tensors: this release reads version 1, and its group has {len(params)}"
+                )
+            clock.step, clock.last_reset, clock.norms = record["step"], record["last_reset"], list(record["norms"])
+            clock.offsets |= {p: offset for p, offset in zip(params, offsets, strict=True) if offset}
+        return clock
