@@ -110,6 +110,15 @@ def test_every_token_is_trained_on_once_an_epoch() -> None:
     assert not torch.equal(run.task.batch(0)[0], run.task.batch(10)[0])
 
 
+def test_the_last_batch_of_every_epoch_is_full() -> None:
+    """84 windows fit if an epoch begins at the first token, and one less where it begins later."""
+    run = Run(resolve(tiny_text.config(batch_size=4)))
+    assert run.steps_per_epoch == 20
+    for epoch in range(1, 30):
+        inputs, targets = run.task.batch(20 * epoch - 1)
+        assert inputs.shape == targets.shape == (4, tiny_text.CONTEXT)
+
+
 def test_a_batch_larger_than_the_text_is_refused() -> None:
     with pytest.raises(ConfigError, match="batch_size=200 sequences of context=16 are more than the 1350 training tok"):
         Run(resolve(tiny_text.config(batch_size=200)))
