@@ -7,10 +7,12 @@ setup(
     ext_modules=[
         Extension(
             "adamwprune.kernels._adamw",
-            sources=[f"src/adamwprune/kernels/csrc/{name}.c" for name in ("dispatch", "scalar", "avx2", "avx512")],
+            sources=[
+                f"src/adamwprune/kernels/csrc/{name}.c" for name in ("dispatch", "cut", "scalar", "avx2", "avx512")
+            ],
             depends=[
                 f"src/adamwprune/kernels/csrc/{name}.h"
-                for name in ("adamw", "block", "formats", "generic", "lanes", "select")
+                for name in ("adamw", "block", "formats", "generic", "lanes", "scores", "select")
             ],
             # Contraction would add multiply-adds that the other instruction sets do not have, and change bits.
             extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"],

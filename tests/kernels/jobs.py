@@ -5,10 +5,17 @@ from __future__ import annotations
 
 import torch
 
-from adamwprune.kernels import Hyper, Job, reference
+from adamwprune.kernels import Hyper, Job, native, reference
 from adamwprune.prune.masks import Mask
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+
+#: Instruction sets of this processor.
+SETS = (
+    native.INSTRUCTION_SETS[: native.INSTRUCTION_SETS.index(native.best_instruction_set()) + 1]
+    if native.library()
+    else ()
+)
 
 
 def hyper(**changes):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from jobs import MOMENTS, compact_job, hyper, problem, results, ulps
+from jobs import MOMENTS, SETS, compact_job, hyper, problem, results, ulps
 from torch.optim.adam import adam
 
 from adamwprune import AdamWPrune, Prune, kernels
@@ -17,11 +17,6 @@ from adamwprune.kernels import Job, native, reference
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the native kernel is not built")
 
-SETS = (
-    native.INSTRUCTION_SETS[: native.INSTRUCTION_SETS.index(native.best_instruction_set()) + 1]
-    if native.library()
-    else ()
-)
 SIZES = (1, 15, 16, 17, 1000, 1024, 1025, 70_001)
 
 

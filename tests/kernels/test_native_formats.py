@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from jobs import hyper
+from jobs import SETS, hyper
 from stored import LAYOUTS, Problem
 
 from adamwprune.kernels import native
@@ -15,11 +15,6 @@ from adamwprune.prune.masks import Mask
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the native kernel is not built")
 
-SETS = (
-    native.INSTRUCTION_SETS[: native.INSTRUCTION_SETS.index(native.best_instruction_set()) + 1]
-    if native.library()
-    else ()
-)
 SIZES = (1, 255, 257, 1024, 1300, 5000)
 
 

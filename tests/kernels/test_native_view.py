@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from jobs import SETS
 from views import made, scores_of, sorted_out
 
 from adamwprune import AdamWPrune, NonFiniteScoreError, Prune, kernels
@@ -127,6 +129,45 @@ def test_compaction_is_the_references(numel, first, second, dtype):
     before, after = Mask.from_bool(old), Mask.from_bool(new)
     assert torch.equal(native.compact(dense.clone(), None, after), dense[new])
     assert torch.equal(native.compact(dense[old], before, after), dense[new])
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("numel", [1, 63, 64, 1025, 200_003])
+def test_compaction_is_the_same_on_all_instruction_sets_and_threads(numel, dtype, monkeypatch):
+    generator = torch.Generator().manual_seed(numel)
+    entries = torch.randint(-100, 100, (numel,), generator=generator).to(dtype)
+    old = torch.rand(numel, generator=generator) < 0.7
+    new = old & (torch.rand(numel, generator=generator) < 0.7)
+    for name, threads in itertools.product(SETS, (1, 3)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        masks = Mask.from_bool(old), Mask.from_bool(new)
+        assert torch.equal(native.compact(entries, None, masks[1], name), entries[new])
+        assert torch.equal(native.compact(entries[old], *masks, name), entries[new])
+
+
+@pytest.mark.parametrize("name", ["state", "hybrid", "scale-aware", "fisher", "taylor", "movement", "magnitude"])
+def test_cuts_mark_the_same_on_all_instruction_sets_and_threads(name, monkeypatch):
+    score = SCORES[name]
+    views = [made(NativeView, (100, columns), columns % 3 / 4, grid=30, seed=columns) for columns in (9, 301, 802)]
+    counts = [scores_of(view, name).numel() * 2 // 5 for view in views]
+    expected = [View.keep_above(view, View.cut(view, score, n), score) for view, n in zip(views, counts, strict=True)]
+    for isa, threads in itertools.product(SETS, (1, 3)):
+        monkeypatch.setattr(native, "best_instruction_set", lambda isa=isa: isa)
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        cuts = kernels.cuts(views, score, counts)
+        for view, cut, count, mask in zip(views, cuts, counts, expected, strict=True):
+            found = view.keep_above(cut, score)
+            assert cut.count == count
+            assert torch.equal(found.bits, mask.bits)
+            assert found.kept == mask.kept
+            assert torch.equal(view.keep_above(view.cut(score, count), score).bits, mask.bits)
+
+
+def test_a_refusal_of_one_tensor_refuses_all():
+    views = [made(NativeView, (100, columns)) for columns in (9, 301)]
+    views[0].weight.view(-1)[int(views[0].mask.to_bool().nonzero()[0])] = torch.nan
+    with pytest.raises(NonFiniteScoreError, match="1 of"):
+        kernels.cuts(views, SCORES["state"], [100, 1000])
 
 
 def test_what_the_library_does_not_know_goes_the_reference_way():

@@ -11,7 +11,7 @@ import ctypes
 import math
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -29,7 +29,7 @@ from adamwprune.prune.masks import BLOCK, Mask
 INSTRUCTION_SETS = ("scalar", "avx2", "avx512")
 
 #: The interface that this module speaks, `ADAMW_INTERFACE` of csrc/adamw.h.
-_INTERFACE = 2
+_INTERFACE = 3
 
 #: Blocks below which a thread of its own costs more than it saves.
 _LEAST_BLOCKS = 64
@@ -76,10 +76,11 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "adamw_step": (None, [_P, _I64, _I64, _I64, _I32]),
     "adamw_zero_masked": (None, [_P, _I32, _P, _I64, _I64, _I32]),
     "adamw_scores": (_I64, [_P, _I64, _I64, _P, _I32]),
-    "adamw_between": (_I64, [_P, _I64, _I64, _I64, _F, _F, _P, _I64, _P, _P, _I32]),
+    "adamw_cut_room": (_I64, [_I64]),
+    "adamw_cut": (_I32, [_P, _I64, _I64, _I64, _P, _P, _P, _P, _I32]),
     "adamw_mark": (_I64, [_P, _F, _I64, _P, _I32]),
     "adamw_block_starts": (None, [_P, _I64, _P]),
-    "adamw_compact": (_I64, [_P, _I32, _P, _P, _I64, _I32]),
+    "adamw_compact": (None, [_P, _I32, _P, _P, _P, _P, _I64, _I64, _I64, _I64, _P, _I32]),
     "adamw_square_sums": (None, [_P, _I32, _P, _I64, _I64, _I64, _P, _I32]),
 }
 
@@ -172,12 +173,23 @@ def kept_square_sum(grad: Tensor, mask: Mask | None, instruction_set: str | None
     return float(sums.sum())
 
 
-def compact(entries: Tensor, old: Mask | None, new: Mask) -> Tensor:
-    """As :func:`adamwprune.kernels.reference.compact`, for row-major CPU tensors."""
-    before = None if old is None else old.bits.data_ptr()
-    kept = call("adamw_compact", entries.data_ptr(), entries.element_size(), before, new.bits.data_ptr(), new.numel)
-    assert kept == new.kept
-    return entries.reshape(-1)[:kept].clone()
+def compact(entries: Tensor, old: Mask | None, new: Mask, instruction_set: str | None = None) -> Tensor:
+    """As :func:`adamwprune.kernels.reference.compact`, for row-major CPU tensors; but the entries are left alone."""
+    out = torch.empty(new.kept, dtype=entries.dtype)
+    before, origins = (None, None) if old is None else (old.bits.data_ptr(), starts(old).data_ptr())
+    what = entries.data_ptr(), entries.element_size(), before, origins
+    to = new.bits.data_ptr(), starts(new).data_ptr(), new.numel, new.kept
+
+    def run(first: int, last: int) -> None:
+        call("adamw_compact", *what, *to, first, last, out.data_ptr(), instruction_set=instruction_set)
+
+    _in_threads(-(-new.numel // BLOCK), run)
+    return out
+
+
+def cut_room(kept: int) -> int:
+    """Scores for which a cut through ``kept`` of them needs room."""
+    return int(_loaded().adamw_cut_room(kept))
 
 
 def starts(mask: Mask) -> Tensor:
@@ -186,6 +198,23 @@ def starts(mask: Mask) -> Tensor:
         mask.starts = torch.empty(-(-mask.numel // BLOCK), dtype=torch.int64)
         _loaded().adamw_block_starts(mask.bits.data_ptr(), mask.numel, mask.starts.data_ptr())
     return mask.starts
+
+
+def each_in_threads(tasks: Sequence[Callable[[], Any]]) -> None:
+    """Run tasks that release the GIL, in this order, on as many threads as torch uses."""
+    remaining = iter(tasks)
+
+    def work() -> None:
+        for task in remaining:  # one iterator for all; taking from it is atomic
+            task()
+
+    others = [_pool().submit(work) for _ in range(min(torch.get_num_threads(), len(tasks)) - 1)]
+    try:
+        work()
+    finally:
+        wait(others)
+    for other in others:
+        other.result()
 
 
 def _in_threads(blocks: int, run: Callable[[int, int], None]) -> None:

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: MIT
 """A tensor at a mask update, scored, cut and marked by the native kernel.
 
-The threshold is found by sampling: a few blocks tell between which two scores it lies, one pass counts what is below
-and collects what is between, and the exact rank is looked up there. Should the sample mislead, the radix selection of
-:mod:`adamwprune.prune.thresholds` does it.
+One pass over a tensor finds its threshold and marks what stays (csrc/cut.c), led by a sample. Should that mislead,
+the radix selection of :mod:`adamwprune.prune.thresholds` does it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,9 +26,6 @@ from adamwprune.prune.thresholds import Cut, key_value, non_finite, order_key
 
 #: Scores that the library knows, in the order of csrc/adamw.h.
 SCORE_NAMES = ("magnitude", "hybrid", "scale-aware", "state", "fisher", "taylor", "movement")
-
-#: Scores up to which everything is collected at once, and about as many as a sample holds.
-SAMPLE = 1 << 16
 
 #: Blocks whose scores are made at once where all are wanted.
 _TOGETHER = 64
@@ -45,6 +43,30 @@ _SCORED = np.dtype(
     ],
     align=True,
 )
+
+#: `adamw_found` of csrc/adamw.h.
+_FOUND = np.dtype(
+    [("threshold", np.float32), *((name, np.int64) for name in ("below", "at", "bad", "kept"))], align=True
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedCut(Cut):
+    """A cut with the mask that it leaves: the pass that finds the one makes the other."""
+
+    mask: Mask
+
+
+class _Room:
+    """What a cut needs for itself; memory that is not used is not taken from the system."""
+
+    def __init__(self, view: NativeView) -> None:
+        self.scores = np.empty(native.cut_room(view._kept), np.float32)
+        self.open = np.empty(-(-view.weight.numel() // 8), np.uint8)
+
+    def fits(self, view: NativeView) -> bool:
+        """Whether another tensor finds room."""
+        return len(self.scores) >= native.cut_room(view._kept) and len(self.open) * 8 >= view.weight.numel()
 
 
 class NativeView(View):
@@ -66,19 +88,52 @@ class NativeView(View):
     def cut(self, score: Score, count: int) -> Cut:
         """As :meth:`View.cut`."""
         row = self._row(score)
-        if row is None:
+        return super().cut(score, count) if row is None else self._cut(row, score, count, _Room(self))
+
+    @staticmethod
+    def cuts(views: Sequence[View], score: Score, counts: Sequence[int]) -> list[Cut]:
+        """As :meth:`View.cuts`, tensor by tensor on several threads; the pass that finds a cut marks what stays."""
+        rows = [(i, view, view._row(score)) for i, view in enumerate(views) if isinstance(view, NativeView)]
+        rows.sort(key=lambda row: -row[1].weight.numel())
+        found: dict[int, Cut] = {}
+        rooms: list[_Room] = []
+
+        def find(i: int, view: NativeView, row: NDArray[np.void] | None) -> None:
+            if row is None:
+                found[i] = view.cut(score, counts[i])
+                return
+            # A thread meets its largest tensor first, and goes on with that one's room.
+            room = rooms.pop() if rooms else None
+            if room is None or not room.fits(view):
+                room = _Room(view)
+            marks = torch.empty(-(-view.weight.numel() // 8), dtype=torch.uint8)
+            found[i] = view._cut(row, score, counts[i], room, marks)
+            rooms.append(room)
+
+        native.each_in_threads([partial(find, *row) for row in rows])
+        return [found[i] for i in range(len(views))]
+
+    def _cut(self, row: NDArray[np.void], score: Score, count: int, room: _Room, marks: Tensor | None = None) -> Cut:
+        """The cut, with the mask where there are bytes for its ``marks``."""
+        found = np.zeros((), _FOUND)
+        misled = native.call(
+            "adamw_cut", row.ctypes.data, 1, self._kept, count, room.scores.ctypes.data, found.ctypes.data,
+            room.open.ctypes.data, 0 if marks is None else marks.data_ptr(),
+        )  # fmt: skip
+        if found["bad"]:
+            raise non_finite(int(found["bad"]), self._kept)
+        if misled:
             return super().cut(score, count)
-        low, high = self._bracket(row, count)
-        candidates, below = self._between(row, low, high, self._kept // 8 + SAMPLE)
-        if candidates is None or not below < count <= below + len(candidates):
-            return super().cut(score, count)
-        threshold = float(np.partition(candidates, count - below - 1)[count - below - 1])
-        below += int((candidates < threshold).sum())
-        key = int(order_key(torch.tensor([threshold], dtype=torch.float32)))
-        return Cut(key=key, below=below, at_key=int((candidates == threshold).sum()), ties=count - below)
+        below, at, kept = (int(found[name]) for name in ("below", "at", "kept"))
+        key = int(order_key(torch.tensor([float(found["threshold"])]))) if count else -(1 << 31)
+        if marks is None:
+            return Cut(key, below, at, count - below)
+        return MarkedCut(key, below, at, count - below, Mask(marks, self.weight.numel(), kept))
 
     def keep_above(self, cut: Cut, score: Score) -> Mask:
         """As :meth:`View.keep_above`."""
+        if isinstance(cut, MarkedCut):
+            return cut.mask
         row = self._row(score)
         if row is None:
             return super().keep_above(cut, score)
@@ -95,39 +150,6 @@ class NativeView(View):
     @property
     def _kept(self) -> int:
         return self.weight.numel() if self.mask is None else self.mask.kept
-
-    def _bracket(self, row: NDArray[np.void], count: int) -> tuple[float, float]:
-        """Two scores between which the ``count``-th lowest lies, most likely; infinities where there is no need."""
-        if self._kept <= SAMPLE:
-            return -math.inf, math.inf
-        stride = max(1, self._kept // SAMPLE)
-        sample, _ = self._between(row, -math.inf, math.inf, 4 * SAMPLE, stride)
-        if sample is None or not np.isfinite(sample).all():
-            return -math.inf, math.inf
-        sample.sort()
-        share = count / self._kept
-        # Neighbouring weights are alike, so that a sample of blocks says less than its size: twice the usual margin.
-        margin = 12 * math.sqrt(len(sample) * share * (1 - share)) + 16
-        low, high = math.floor(len(sample) * share - margin), math.ceil(len(sample) * share + margin)
-        return (
-            float(sample[low]) if low >= 0 else -math.inf,
-            float(sample[high]) if high < len(sample) else math.inf,
-        )
-
-    def _between(
-        self, row: NDArray[np.void], low: float, high: float, capacity: int, stride: int = 1
-    ) -> tuple[NDArray[np.float32] | None, int]:
-        """Scores of every ``stride``-th block from ``low`` to ``high``, None where they are too many; and how many
-        lie below. A whole pass refuses scores that are not finite."""
-        out = np.empty(min(capacity, self._kept), np.float32)
-        below, bad = np.zeros(1, np.int64), np.zeros(1, np.int64)
-        found = native.call(
-            "adamw_between", row.ctypes.data, 0, self._blocks, stride, low, high, out.ctypes.data, len(out),
-            below.ctypes.data, bad.ctypes.data,
-        )  # fmt: skip
-        if stride == 1 and bad[0]:
-            raise non_finite(int(bad[0]), self._kept)
-        return (out[:found] if found <= len(out) else None), int(below[0])
 
     def _units(self, score: Score) -> Units | None:
         """The units of moments in codes that the score needs."""

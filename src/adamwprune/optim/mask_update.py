@@ -2,8 +2,9 @@
 """A mask update: budgets, ranks, and new masks, tensor by tensor.
 
 Every tensor is ranked before any is changed, so a refusal leaves everything as it was. What is held at once is one
-threshold per tensor (one packed mask per tensor for patterns), and a chunk of scores. Where the rows of the tensors are
-spread over ranks, every rank calls this at the same step, and gets its rows of the masks that one process would make.
+threshold or packed mask per tensor, and a chunk of scores (natively, those near a tensor's threshold). Where the rows
+of the tensors are spread over ranks, every rank calls this at the same step, and gets its rows of the masks that one
+process would make.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* Raised with every change of a structure or a function's arguments. */
-#define ADAMW_INTERFACE 2
+#define ADAMW_INTERFACE 3
 
 #define ADAMW_BLOCK 1024
 
@@ -120,16 +120,31 @@ typedef struct {
 typedef struct {
     void (*step)(const adamw_tensor *, int64_t block);
     int64_t (*scores)(const adamw_scored *, int64_t first, int64_t last, float *out);
-    int64_t (*between)(const adamw_scored *, int64_t first, int64_t last, int64_t stride, float low, float high, float *out,
-                       int64_t capacity, int64_t *below, int64_t *bad);
+    int64_t (*sample)(const adamw_scored *, int64_t stride, float *out, int64_t capacity);
+    int64_t (*between)(const adamw_scored *, float low, float high, float *out, int64_t capacity, uint8_t *marks,
+                       uint8_t *open, int64_t *below, int64_t *bad);
+    int64_t (*mark_open)(const float *scores, float threshold, int64_t spare, const uint8_t *open, int64_t numel,
+                         uint8_t *marks);
     int64_t (*mark)(const adamw_scored *, float threshold, int64_t spare, uint8_t *marks);
-    int64_t (*compact)(void *entries, int32_t size, const uint8_t *before, const uint8_t *after, int64_t numel);
+    void (*compact)(const void *entries, int32_t size, const uint8_t *before, const int64_t *from, const uint8_t *after,
+                    const int64_t *to, int64_t numel, int64_t kept, int64_t first, int64_t last, void *out);
     void (*square_sums)(const void *grad, int32_t type, const uint8_t *bits, int64_t numel, int64_t first, int64_t last,
                         double *sums);
 } adamw_kernels;
 
+/* Where the lowest scores of one or more tensors end (adamwprune.prune.thresholds.Cut). */
+typedef struct {
+    float threshold;
+    int64_t below; /* under the threshold */
+    int64_t at;    /* on it */
+    int64_t bad;   /* not finite: there is no cut */
+    int64_t kept;  /* marked */
+} adamw_found;
+
 extern const adamw_kernels adamw_scalar, adamw_avx2, adamw_avx512;
 
-void adamw_zero_masked_avx512(float *data, const uint8_t *bits, int64_t first, int64_t last);
+const adamw_kernels *adamw_kernels_of(int32_t isa);
+
+void adamw_zero_masked_avx512(void *data, int32_t size, const uint8_t *bits, int64_t first, int64_t last);
 
 #endif

@@ -12,7 +12,10 @@
 
 #include "generic.h"
 
-const adamw_kernels adamw_avx2 = {step_any_block, all_scores, scores_between, mark_above, compact_entries, square_sums};
+const adamw_kernels adamw_avx2 = {
+    step_any_block, all_scores, sample_scores,   scores_between,
+    mark_open,      mark_above, compact_entries, square_sums,
+};
 
 #if defined(__clang__)
 #pragma clang attribute pop

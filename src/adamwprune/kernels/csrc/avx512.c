@@ -275,59 +275,177 @@ static void step(const adamw_tensor *t, int64_t block)
         step_types(t, block, ADAMW_BF16, ADAMW_BF16, ADAMW_BF16);
 }
 
-void adamw_zero_masked_avx512(float *data, const uint8_t *bits, int64_t first, int64_t last)
+/* Sixteen scores of one kind, as score_lanes makes them. */
+INLINE __m512 score16(const int32_t score, const adamw_scored *t, __m512 w, __m512 g, __m512 m, __m512 v)
 {
-    int64_t i = first;
-    for (; i + 16 <= last; i += 16) {
-        uint16_t keep;
-        memcpy(&keep, bits + i / 8, 2);
-        _mm512_storeu_ps(data + i, _mm512_maskz_mov_ps(keep, _mm512_loadu_ps(data + i)));
-    }
-    for (; i < last; i++)
-        if (!(bits[i / 8] >> (i % 8) & 1))
-            data[i] = 0;
+    const __m512 eps = _mm512_set1_ps(t->eps);
+    m = _mm512_abs_ps(_mm512_div_ps(m, _mm512_set1_ps(t->bias1)));
+    v = _mm512_sqrt_ps(_mm512_div_ps(v, _mm512_set1_ps(t->bias2)));
+    if (score == ADAMW_MAGNITUDE)
+        return _mm512_abs_ps(w);
+    if (score == ADAMW_HYBRID)
+        return _mm512_div_ps(_mm512_mul_ps(_mm512_mul_ps(w, w), m), _mm512_add_ps(v, eps));
+    if (score == ADAMW_SCALE_AWARE)
+        return _mm512_div_ps(_mm512_mul_ps(_mm512_abs_ps(w), v), _mm512_add_ps(m, eps));
+    if (score == ADAMW_STATE)
+        return _mm512_mul_ps(_mm512_abs_ps(w), _mm512_sqrt_ps(v));
+    if (score == ADAMW_FISHER)
+        return _mm512_mul_ps(_mm512_abs_ps(w), v);
+    return _mm512_abs_ps(_mm512_mul_ps(w, g));
 }
 
-/* Bits of `had` whose scores lie above the threshold; ties, which are rare, one by one. */
-static inline uint64_t mark_word(uint64_t had, const float *scores, float threshold, int64_t *spare)
+INLINE void score_all(const int32_t score, const adamw_scored *t, int count, const float *w, const float *g, const float *m,
+                      const float *v, float *out)
 {
-    const int count = __builtin_popcountll(had);
-    const __m512 limit = _mm512_set1_ps(threshold);
-    uint64_t above = 0, equal = 0;
+    const adamw_scored copy = *t; /* which no store can change: settings stay in registers */
+    for (int i = 0; i < count; i += 16) /* the arrays have room for a whole vector more */
+        _mm512_storeu_ps(out + i, score16(score, &copy, _mm512_loadu_ps(w + i), _mm512_loadu_ps(g + i),
+                                          _mm512_loadu_ps(m + i), _mm512_loadu_ps(v + i)));
+}
+
+static inline void score_lanes(const adamw_scored *t, int count, const float *w, const float *g, const float *m,
+                               const float *v, float *out)
+{
+    switch (t->score) {
+    case ADAMW_MAGNITUDE:
+        score_all(ADAMW_MAGNITUDE, t, count, w, g, m, v, out);
+        break;
+    case ADAMW_HYBRID:
+        score_all(ADAMW_HYBRID, t, count, w, g, m, v, out);
+        break;
+    case ADAMW_SCALE_AWARE:
+        score_all(ADAMW_SCALE_AWARE, t, count, w, g, m, v, out);
+        break;
+    case ADAMW_STATE:
+        score_all(ADAMW_STATE, t, count, w, g, m, v, out);
+        break;
+    case ADAMW_FISHER:
+        score_all(ADAMW_FISHER, t, count, w, g, m, v, out);
+        break;
+    default:
+        score_all(ADAMW_TAYLOR, t, count, w, g, m, v, out);
+    }
+}
+
+static inline void split_scores(int count, const float *scores, float low, float high, uint64_t *over, uint64_t *inside,
+                                int64_t *bad, float *out)
+{
+    const __m512 least = _mm512_set1_ps(low), most = _mm512_set1_ps(high), infinite = _mm512_set1_ps(INFINITY);
+    uint64_t above = 0, within = 0;
     for (int i = 0; i < count; i += 16) {
+        const __mmask16 lanes = first_lanes(count - i);
         const __m512 values = _mm512_loadu_ps(scores + i);
-        above |= (uint64_t)_mm512_cmp_ps_mask(values, limit, _CMP_GT_OQ) << i;
-        equal |= (uint64_t)_mm512_cmp_ps_mask(values, limit, _CMP_EQ_OQ) << i;
+        const __mmask16 more = _mm512_mask_cmp_ps_mask(lanes, values, most, _CMP_GT_OQ);
+        const __mmask16 here = _mm512_mask_cmp_ps_mask(lanes, values, least, _CMP_NLT_UQ) & (__mmask16)~more;
+        *bad += _mm_popcnt_u32(_mm512_mask_cmp_ps_mask(lanes, _mm512_abs_ps(values), infinite, _CMP_NLT_UQ));
+        above |= (uint64_t)more << i;
+        within |= (uint64_t)here << i;
+        _mm512_storeu_ps(out, _mm512_maskz_compress_ps(here, values)); /* always, so that nothing branches on the data */
+        out += _mm_popcnt_u32(here);
     }
-    const uint64_t valid = count == 64 ? ~0ull : (1ull << count) - 1;
-    above &= valid;
-    for (equal &= valid; equal && *spare > 0; equal &= equal - 1, --*spare)
-        above |= equal & -equal;
-    return _pdep_u64(above, had);
+    *over = above;
+    *inside = within;
 }
 
-/* Move the entries of `stay` among those of `had` down from `source` to `target`. A full store may write behind the
- * last of them, but never past what has been read. */
-static inline void move_word(float *entries, int64_t source, int64_t target, uint64_t had, uint64_t stay)
+INLINE __m512i load_entries(const void *entries, const int32_t size, int64_t start, int valid)
+{
+    const __mmask16 lanes = first_lanes(valid);
+    if (size == 4) {
+        const uint32_t *from = (const uint32_t *)entries + start;
+        return valid >= 16 ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi32(lanes, from);
+    }
+    if (size == 2) {
+        const uint16_t *from = (const uint16_t *)entries + start;
+        return _mm512_cvtepu16_epi32(valid >= 16 ? _mm256_loadu_si256((const void *)from)
+                                                 : _mm256_maskz_loadu_epi16(lanes, from));
+    }
+    const uint8_t *from = (const uint8_t *)entries + start;
+    return _mm512_cvtepu8_epi32(valid >= 16 ? _mm_loadu_si128((const void *)from) : _mm_maskz_loadu_epi8(lanes, from));
+}
+
+INLINE void store_entries(void *entries, const int32_t size, int64_t start, int valid, __m512i values)
+{
+    const __mmask16 lanes = first_lanes(valid);
+    if (size == 4) {
+        if (valid >= 16)
+            _mm512_storeu_si512((uint32_t *)entries + start, values);
+        else
+            _mm512_mask_storeu_epi32((uint32_t *)entries + start, lanes, values);
+    } else if (size == 2) {
+        if (valid >= 16)
+            _mm256_storeu_si256((void *)((uint16_t *)entries + start), _mm512_cvtepi32_epi16(values));
+        else
+            _mm512_mask_cvtepi32_storeu_epi16((uint16_t *)entries + start, lanes, values);
+    } else if (valid >= 16) {
+        _mm_storeu_si128((void *)((uint8_t *)entries + start), _mm512_cvtepi32_epi8(values));
+    } else {
+        _mm512_mask_cvtepi32_storeu_epi8((uint8_t *)entries + start, lanes, values);
+    }
+}
+
+INLINE void move_vectors(const void *entries, const int32_t size, int64_t source, void *out, int64_t target, int64_t limit,
+                         uint64_t had, uint64_t stay)
 {
     uint64_t chosen = _pext_u64(stay, had);
     for (int left = __builtin_popcountll(had); left > 0; left -= 16, source += 16, chosen >>= 16) {
-        const __mmask16 lanes = (__mmask16)chosen;
-        const int count = (int)_mm_popcnt_u32(lanes);
-        const __m512 moved = _mm512_maskz_compress_ps(lanes, load(entries, ADAMW_F32, source, left));
-        if (left >= 16)
-            _mm512_storeu_ps(entries + target, moved);
-        else
-            _mm512_mask_storeu_ps(entries + target, (__mmask16)((1u << count) - 1), moved);
-        target += count;
+        const __m512i moved =
+            _mm512_permutexvar_epi32(places_of((__mmask16)chosen), load_entries(entries, size, source, left));
+        /* A full store is the fastest; what it writes behind the chosen entries is written again. */
+        store_entries(out, size, target, limit - target < 16 ? (int)(limit - target) : 16, moved);
+        target += (int)_mm_popcnt_u32((__mmask16)chosen);
     }
 }
 
-#define MARK_WORD mark_word
-#define MOVE_WORD move_word
+static inline void move_entries(const void *entries, int32_t size, int64_t source, void *out, int64_t target, int64_t limit,
+                                uint64_t had, uint64_t stay)
+{
+    if (size == 4)
+        move_vectors(entries, 4, source, out, target, limit, had, stay);
+    else if (size == 2)
+        move_vectors(entries, 2, source, out, target, limit, had, stay);
+    else if (size == 1)
+        move_vectors(entries, 1, source, out, target, limit, had, stay);
+    else
+        for (; had; had &= had - 1, source++)
+            if (stay & had & -had)
+                memcpy((char *)out + target++ * size, (const char *)entries + source * size, (size_t)size);
+}
+
+#define SCORE_LANES score_lanes
+#define SPLIT split_scores
+#define SPREAD _pdep_u64
+#define MOVE_WORD move_entries
 #include "select.h"
 
-const adamw_kernels adamw_avx512 = {step, all_scores, scores_between, mark_above, compact_entries, square_sums};
+/* Full stores: masked ones cost twice as much. */
+INLINE void zero_vectors(void *data, const int32_t size, const uint8_t *bits, int64_t first, int64_t last)
+{
+    const int lanes = 64 / size;
+    int64_t i = first;
+    for (; i + lanes <= last; i += lanes) {
+        uint32_t keep;
+        memcpy(&keep, bits + i / 8, (size_t)lanes / 8);
+        char *here = (char *)data + i * size;
+        const __m512i old = _mm512_loadu_si512(here);
+        _mm512_storeu_si512(here, size == 4 ? _mm512_maskz_mov_epi32((__mmask16)keep, old) : _mm512_maskz_mov_epi16(keep, old));
+    }
+    for (; i < last; i++)
+        if (!(bits[i / 8] >> (i % 8) & 1))
+            memset((char *)data + i * size, 0, (size_t)size);
+}
+
+void adamw_zero_masked_avx512(void *data, int32_t size, const uint8_t *bits, int64_t first, int64_t last)
+{
+    if (size == 4)
+        zero_vectors(data, 4, bits, first, last);
+    else
+        zero_vectors(data, 2, bits, first, last);
+}
+
+const adamw_kernels adamw_avx512 = {
+    step,      all_scores, sample_scores,   scores_between,
+    mark_open, mark_above, compact_entries, square_sums,
+};
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -28,8 +28,8 @@ int32_t adamw_best_isa(void)
 void adamw_zero_masked(void *data, int32_t size, const uint8_t *bits, int64_t first, int64_t last, int32_t isa)
 {
 #if defined(__x86_64__)
-    if (isa == 2 && size == 4) {
-        adamw_zero_masked_avx512((float *)data, bits, first, last);
+    if (isa == 2 && (size == 4 || size == 2)) {
+        adamw_zero_masked_avx512(data, size, bits, first, last);
         return;
     }
 #endif
@@ -42,7 +42,7 @@ void adamw_zero_masked(void *data, int32_t size, const uint8_t *bits, int64_t fi
     }
 }
 
-static const adamw_kernels *kernels(int32_t isa)
+const adamw_kernels *adamw_kernels_of(int32_t isa)
 {
 #if defined(__x86_64__)
     if (isa)
@@ -60,45 +60,48 @@ void adamw_step(const adamw_tensor *tensors, int64_t count, int64_t first, int64
         const int64_t low = first > start ? first - start : 0;
         const int64_t high = last - start < blocks ? last - start : blocks;
         for (int64_t block = low; block < high; block++)
-            kernels(isa)->step(&tensors[i], block);
+            adamw_kernels_of(isa)->step(&tensors[i], block);
         start += blocks;
     }
 }
 
 int64_t adamw_scores(const adamw_scored *t, int64_t first, int64_t last, float *out, int32_t isa)
 {
-    return kernels(isa)->scores(t, first, last, out);
-}
-
-int64_t adamw_between(const adamw_scored *t, int64_t first, int64_t last, int64_t stride, float low, float high, float *out,
-                      int64_t capacity, int64_t *below, int64_t *bad, int32_t isa)
-{
-    return kernels(isa)->between(t, first, last, stride, low, high, out, capacity, below, bad);
+    return adamw_kernels_of(isa)->scores(t, first, last, out);
 }
 
 int64_t adamw_mark(const adamw_scored *t, float threshold, int64_t spare, uint8_t *marks, int32_t isa)
 {
-    return kernels(isa)->mark(t, threshold, spare, marks);
+    return adamw_kernels_of(isa)->mark(t, threshold, spare, marks);
 }
 
 /* Compact slot of the first kept weight of each block. */
 void adamw_block_starts(const uint8_t *bits, int64_t numel, int64_t *starts)
 {
+    const int64_t bytes = (numel + 7) / 8, step = ADAMW_BLOCK / 8;
     int64_t slot = 0;
-    for (int64_t byte = 0; byte * 8 < numel; byte++) {
-        if (byte % (ADAMW_BLOCK / 8) == 0)
-            starts[byte / (ADAMW_BLOCK / 8)] = slot;
-        slot += __builtin_popcount(bits[byte]);
+    for (int64_t first = 0; first < bytes; first += step) {
+        *starts++ = slot;
+        int64_t byte = first;
+        for (; byte + 8 <= bytes && byte < first + step; byte += 8) {
+            uint64_t word;
+            memcpy(&word, bits + byte, 8);
+            slot += __builtin_popcountll(word);
+        }
+        for (; byte < bytes && byte < first + step; byte++)
+            slot += __builtin_popcount(bits[byte]);
     }
 }
 
-int64_t adamw_compact(void *entries, int32_t size, const uint8_t *before, const uint8_t *after, int64_t numel, int32_t isa)
+void adamw_compact(const void *entries, int32_t size, const uint8_t *before, const int64_t *from, const uint8_t *after,
+                   const int64_t *to, int64_t numel, int64_t kept, int64_t first, int64_t last, void *out,
+                   int32_t isa)
 {
-    return kernels(isa)->compact(entries, size, before, after, numel);
+    adamw_kernels_of(isa)->compact(entries, size, before, from, after, to, numel, kept, first, last, out);
 }
 
 void adamw_square_sums(const void *grad, int32_t type, const uint8_t *bits, int64_t numel, int64_t first, int64_t last,
                        double *sums, int32_t isa)
 {
-    kernels(isa)->square_sums(grad, type, bits, numel, first, last, sums);
+    adamw_kernels_of(isa)->square_sums(grad, type, bits, numel, first, last, sums);
 }

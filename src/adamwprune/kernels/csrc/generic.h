@@ -60,4 +60,5 @@ static inline void zero_lanes(const uint8_t *bits, int length, float *restrict v
 }
 
 #include "block.h"
+#include "scores.h"
 #include "select.h"
