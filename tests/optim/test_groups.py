@@ -148,3 +148,22 @@ def test_a_group_can_be_marked_by_hand():
     report = scope(groups, prune=Prune(sparsity=0.5, total_steps=10))
     assert list(report["tensors"]) == ["b.weight"]
     assert report["left_out"]["a.weight"] == "its group is marked as not prunable"
+
+
+def test_patterns_run_along_the_inputs_of_each_module():
+    """Hugging Face's Conv1D and transposed convolutions have them in front."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict(
+        {"linear": nn.Linear(8, 6), "conv1d": Conv1D(6, 8), "up": nn.ConvTranspose2d(8, 6, 2), "odd": Conv1D(8, 6)}
+    )
+    prune = Prune(sparsity=0.5, total_steps=1, start=0, end=1, every=1, pattern="2:4", score="magnitude")
+    optimizer = AdamWPrune(param_groups(model, weight_decay=0.0), prune=prune)
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    masks = optimizer.pruner.named_masks()
+    assert masks.keys() == {"linear.weight", "conv1d.weight", "up.weight"}
+    assert optimizer.pruner.report()["left_out"]["odd.weight"] == "its 6 inputs are not a multiple of 4 (pattern 2:4)"
+    assert (masks["linear.weight"].view(-1, 4).sum(1) == 2).all()
+    for name in ("conv1d.weight", "up.weight"):
+        assert (masks[name].transpose(0, -1).reshape(-1, 4).sum(1) == 2).all(), name

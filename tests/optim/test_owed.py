@@ -10,8 +10,8 @@ import torch
 from lab import mlp, prune
 from torch.nn.utils import clip_grad_norm_ as torch_clip
 
-from adamwprune import AdamWPrune, Spam, clip_grad_norm_
-from adamwprune.kernels import reference
+from adamwprune import AdamWPrune, Spam, clip_grad_norm_, kernels
+from adamwprune.kernels import native, reference
 from adamwprune.prune.masks import Mask
 
 MAX_NORM = 0.05
@@ -205,3 +205,36 @@ def test_kept_square_sum(density):
     grad[~keep] = torch.nan
     expected = grad[keep].double().square().sum()
     torch.testing.assert_close(reference.kept_square_sum(grad, Mask.from_bool(keep)), expected, rtol=1e-12, atol=0)
+
+
+def test_loading_a_checkpoint_leaves_the_clipped_gradients_clipped():
+    """Gradients survive `load_state_dict`, and so does what they are owed."""
+    model, optimizer = pruned()
+    saved, before = copy.deepcopy(optimizer.state_dict()), model[0].weight.grad.clone()
+    norm = clip_grad_norm_(optimizer, MAX_NORM)
+    optimizer.load_state_dict(saved)
+    expected = stepped(optimizer, model[0].weight, before * (MAX_NORM / (norm + 1e-6)))
+    optimizer.step()
+    assert torch.equal(model[0].weight.detach(), expected)
+
+
+@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("score", ["taylor", "movement"])
+def test_scores_of_gradients_see_the_clipped_ones(backend, score):
+    """Clipped by another norm at every step, so that the factors decide the masks."""
+    if backend == "native" and native.library() is None:
+        pytest.skip("the native kernel is not built")
+    masks = []
+    for ours in (True, False):
+        named = [(name, p) for name, p in mlp(seed=3).named_parameters() if p.dim() == 2]
+        optimizer = AdamWPrune(named, lr=0.01, prune=prune(score=score, distribution="global"))
+        with kernels.use(backend):
+            for step in range(12):
+                generator = torch.Generator().manual_seed(step)
+                for _, p in named:
+                    p.grad = torch.randn(p.shape, generator=generator)
+                bound = 10.0 ** (step % 3 - 3)
+                clip_grad_norm_(optimizer, bound) if ours else torch_clip([p for _, p in named], bound)
+                optimizer.step()
+        masks.append(optimizer.pruner.named_masks())
+    assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])

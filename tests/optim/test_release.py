@@ -148,3 +148,17 @@ def test_other_ranks_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="before they are reduced"):
         model(torch.ones(2, 8)).sum().backward()
     assert not optimizer.state
+
+
+def test_a_checkpoint_loaded_after_backward_begins_the_round_anew():
+    """A run that rolls back between backward and step goes on as if the backward had not been."""
+    model, other = mlp(), mlp()
+    optimizer, plain = make("pruned", model, release=True), make("pruned", other, release=False)
+    train(model, optimizer, 1, 7)
+    saved = copy.deepcopy({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    model(torch.randn(6, 8)).sum().backward()
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    train(model, optimizer, 8, 14)
+    train(other, plain, 1, 14)
+    assert equal(model, other)

@@ -93,3 +93,20 @@ def test_a_sparsity_that_the_pattern_cannot_reach_is_refused():
     with pytest.raises(ValueError, match="regrow"):
         Prune(sparsity=0.5, total_steps=10, pattern="2:4", regrow=0.1)
     assert Prune(sparsity=0.0, pattern="2:4").parsed_pattern() == parse_pattern("2:4")
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (4, 3, 2), (12, 5, 2, 2)])
+def test_inputs_in_front_are_the_transposed_tensor(shape):
+    pattern = parse_pattern("2:4")
+    scores = torch.randn(shape)
+    full, count = Mask.full(scores.numel(), torch.device("cpu")), scores.numel() // 4
+    mask = pattern.select(scores, full, shape, count, inputs=0).to_bool(shape)
+    turned = scores.transpose(0, 1).contiguous()
+    expected = pattern.select(turned, full, tuple(turned.shape), count).to_bool(turned.shape)
+    assert torch.equal(mask, expected.transpose(0, 1))
+
+
+def test_a_shape_is_refused_along_its_inputs():
+    pattern = parse_pattern("2:4")
+    assert pattern.refusal((6, 8)) is None
+    assert pattern.refusal((6, 8), inputs=0) == "its 6 inputs are not a multiple of 4 (pattern 2:4)"

@@ -124,9 +124,8 @@ class AdamFamily(torch.optim.Adam):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        # A copy's weights have no gradients yet.
-        self.owed = OwedFactors()
-        if isinstance(state.get("release"), bool):
+        if "release" in state:  # a copy or a pickle; torch comes here with loaded state and groups, too
+            self.owed = OwedFactors()  # its weights have no gradients yet
             self.release = None
             self._release_gradients(state["release"])
         for group in self.param_groups:
@@ -351,6 +350,8 @@ class AdamFamily(torch.optim.Adam):
         if loaded is not None and self.pruner is not None:
             self.pruner.restore(loaded)
         self.spam_clock = clock
+        if self.release is not None:
+            self.release.forget()
 
 
 def is_probe(optimizer: torch.optim.Optimizer) -> bool:

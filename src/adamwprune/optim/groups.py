@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-_LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
 _HEAD_NAMES = frozenset({"head", "heads", "lm_head", "classifier", "score", "fc", "output_projection", "out_proj_head"})
 
 
@@ -25,10 +26,12 @@ def param_groups(model: nn.Module, *, weight_decay: float, prune_head: bool = Fa
         prune_head: also mark the classifier or head (but not one tied to an embedding).
 
     Returns:
-        Up to three groups with ``params`` as (name, parameter) pairs, ``weight_decay``, ``prunable`` and ``left_out``
-        (name to reason, of the tensors that are not prunable).
+        Up to three groups with ``params`` as (name, parameter) pairs, ``weight_decay``, ``prunable``, ``left_out``
+        (name to reason, of the tensors that are not prunable) and ``inputs_first`` (names of the weights whose first
+        dimension is their inputs, along which patterns run).
     """
     reasons = _left_out(model, prune_head)
+    transposed = {id(module.weight) for _, module in _weight_modules(model) if _is_transposed(module)}
     norms = {id(p) for module in model.modules() if _is_norm(module) for p in module.parameters(recurse=False)}
     split: dict[tuple[bool, bool], list[tuple[str, Tensor]]] = {(True, True): [], (True, False): [], (False, False): []}
     for name, p in model.named_parameters():
@@ -40,6 +43,7 @@ def param_groups(model: nn.Module, *, weight_decay: float, prune_head: bool = Fa
             "weight_decay": weight_decay if decays else 0.0,
             "prunable": prunable,
             "left_out": {} if prunable else {name: reasons.get(name, "fewer than two dimensions") for name, _ in named},
+            "inputs_first": [name for name, p in named if id(p) in transposed],
         }
         for (decays, prunable), named in split.items()
         if named
@@ -70,8 +74,13 @@ def _left_out(model: nn.Module, prune_head: bool) -> dict[str, str]:
 
 def _weight_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
-        if isinstance(module, _LINEAR) or type(module).__name__ == "Conv1D":
+        if isinstance(module, _LINEAR) or _is_transposed(module):
             yield name, module
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    """Whether the module's weight has its inputs in front: a transposed convolution, or Hugging Face's ``Conv1D``."""
+    return isinstance(module, _TRANSPOSED) or type(module).__name__ == "Conv1D"
 
 
 def _head(model: nn.Module) -> str | None:

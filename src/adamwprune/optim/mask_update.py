@@ -86,9 +86,9 @@ def _plans(
     ranking, pattern = prune.ranking(), prune.parsed_pattern()
     if pattern is not None:
         masks = []
-        for view, count in zip(views, counts, strict=True):
-            mask = view.mask or Mask.full(view.weight.numel(), view.weight.device)
-            masks.append(pattern.select(view.dense_scores(ranking), mask, tuple(view.weight.shape), count, ranks))
+        for slot, view, count in zip(slots, views, counts, strict=True):
+            mask, shape = view.mask or Mask.full(view.weight.numel(), view.weight.device), tuple(view.weight.shape)
+            masks.append(pattern.select(view.dense_scores(ranking), mask, shape, count, ranks, slot.inputs))
         return masks
     more = [count - slot.masked for slot, count in zip(slots, counts, strict=True)]
     if ranks is None:

@@ -56,6 +56,10 @@ class GradientRelease:
         self._stepped.clear()
         return stepped
 
+    def forget(self) -> None:
+        """Begin the round anew: a checkpoint took the place of what was stepped in it."""
+        self._stepped.clear()
+
     def _register_hook(self, p: Tensor) -> Any:
         this, position = weakref.ref(self), weakref.ref(p)
 

@@ -14,7 +14,7 @@ from adamwprune.prune.config import Prune
 from adamwprune.prune.distributions import Bounds, rounded
 from adamwprune.prune.masks import Mask
 from adamwprune.prune.scope import check_globs, glob_refusal, matches, name_refusal
-from adamwprune.prune.shards import local, ranks_of
+from adamwprune.prune.shards import local, ranks_of, shard
 
 #: Share of a tensor's weights from which down its state is stored for the kept ones only.
 COMPACT_BELOW = 0.7
@@ -28,6 +28,9 @@ class Slot:
     weight: Tensor
     group: int
     mask: Mask | None = None
+
+    inputs: int = 1
+    """The dimension that counts its inputs, along which patterns run."""
 
     may_compact: bool = False
     """Whether masked weights are gone for good, so that their state need not be stored."""
@@ -81,7 +84,7 @@ def classify(
                 kind = "complex" if p.is_complex() else "sparse"
                 raise ValueError(f"{name} is {kind}: only dense real weights are pruned; leave it out with exclude")
             else:
-                found.append(Slot(name, p, index))
+                found.append(Slot(name, p, index, inputs=_inputs(name, group)))
     return found
 
 
@@ -104,7 +107,17 @@ def _refusal(name: str, p: Tensor, group: dict[str, Any], prune: Prune) -> str |
     if not (p.is_floating_point() or p.is_complex()):
         return f"its weights are {p.dtype}"
     pattern = prune.parsed_pattern()
-    return None if pattern is None else pattern.refusal(tuple(p.shape))
+    if pattern is None:
+        return None
+    inputs = _inputs(name, group)
+    if inputs == 0 and shard(p) is not None:
+        return f"its inputs are spread over ranks (pattern {pattern})"
+    return pattern.refusal(tuple(p.shape), inputs)
+
+
+def _inputs(name: str, group: dict[str, Any]) -> int:
+    """The dimension of a weight's inputs; :func:`adamwprune.param_groups` knows the modules that transpose it."""
+    return 0 if name in group.get("inputs_first", ()) else 1
 
 
 def bounds(slot: Slot, prune: Prune) -> Bounds:

@@ -53,7 +53,8 @@ class Prune:
     or a score's name: budgets as one global threshold on that score would leave them, ranks by ``score``."""
 
     pattern: str | None = None
-    """None, or ``"n:m"``: n of every m consecutive inputs stay."""
+    """None, or ``"n:m"``: n of every m consecutive inputs stay. Inputs are dimension 1 of a weight; of transposed
+    convolutions and Hugging Face's ``Conv1D`` they are dimension 0, which :func:`adamwprune.param_groups` sees."""
 
     regrow: float = 0.0
     """Share of the kept weights exchanged at an update for the masked ones with the largest gradient, annealed to 0 at
