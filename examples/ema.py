@@ -33,4 +33,5 @@ for step in range(optimizer.pruner.step, chosen.steps):
         torch.save({name: part.state_dict() for name, part in parts.items()}, chosen.half)
 
 show(model, optimizer.pruner)
+print("and its average: ", end="")
 show(average, optimizer.pruner)

@@ -20,6 +20,8 @@ def doctor(*arguments):
 def test_what_is_there(tmp_path):
     found = doctor("--data-dir", str(tmp_path))
     assert found["torch"].startswith(torch.__version__)
+    assert found["frameworks"].startswith("transformers ")
+    assert found["text"].split(", ")[0].split()[0] == "tokenizers"
     assert found["data digits"] == "built in"
     assert "train-images-idx3-ubyte.gz" in found["data mnist"]
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,8 @@ import torch
 from lab import attached, backward, gradients, mlp, ours, prune, train, weights
 from torch import nn
 
-from adamwprune import AdamWPrune, Prune, attach, create_optimizer
+from adamwprune import AdamWPrune, Prune, attach, create_optimizer, kernels
+from adamwprune.kernels import native
 from adamwprune.optim import OPTIMIZERS
 
 LENET = [(6, 1, 5, 5), (6,), (16, 6, 5, 5), (16,), (120, 400), (120,), (84, 120), (84,)]
@@ -147,3 +148,13 @@ def test_every_optimizer_reports(name):
     assert report["sparsity"] == 0.5
     assert set(report["bytes"]) == set(report["bytes_model"]) == set(KINDS)
     assert all(report["bytes"][kind] <= report["bytes_model"][kind] for kind in KINDS)
+
+
+@pytest.mark.skipif(native.library() is None, reason="the native kernel is not built")
+def test_the_kernels_of_tensors_that_fast_ones_do_not_know():
+    """The native kernel knows no float64; beside float32 tensors both are named."""
+    wide = weights([(6, 6)], torch.float64)
+    both = [*weights([(5, 7)]), ("wide.weight", wide[0][1])]
+    optimizers = [ours(wide, prune()), ours(both, prune())]
+    with kernels.use("native"):
+        assert [o.pruner.report()["backend"] for o in optimizers] == ["reference", "native, reference"]

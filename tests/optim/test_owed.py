@@ -221,20 +221,24 @@ def test_loading_a_checkpoint_leaves_the_clipped_gradients_clipped():
 @pytest.mark.parametrize("backend", ["reference", "native"])
 @pytest.mark.parametrize("score", ["taylor", "movement"])
 def test_scores_of_gradients_see_the_clipped_ones(backend, score):
-    """Clipped by another norm at every step, so that the factors decide the masks."""
+    """Also beside a tensor that joined late: it has no mask yet, so its gradient is clipped in place."""
     if backend == "native" and native.library() is None:
         pytest.skip("the native kernel is not built")
     masks = []
     for ours in (True, False):
-        named = [(name, p) for name, p in mlp(seed=3).named_parameters() if p.dim() == 2]
+        named, late = [list(mlp(seed).named_parameters())[2:3] for seed in (1, 2)]
+        late = [(f"late.{name}", p) for name, p in late]
         optimizer = AdamWPrune(named, lr=0.01, prune=prune(score=score, distribution="global"))
         with kernels.use(backend):
-            for step in range(12):
-                generator = torch.Generator().manual_seed(step)
-                for _, p in named:
-                    p.grad = torch.randn(p.shape, generator=generator)
-                bound = 10.0 ** (step % 3 - 3)
+            for step in range(1, 13):
+                if step == 7:
+                    optimizer.add_param_group({"params": late})
+                    named = [*named, *late]
+                for place, (_, p) in enumerate(named):
+                    p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(10 * step + place))
+                bound = 10.0 ** -(step % 3)
                 clip_grad_norm_(optimizer, bound) if ours else torch_clip([p for _, p in named], bound)
                 optimizer.step()
         masks.append(optimizer.pruner.named_masks())
+    assert all(masks[0][name].float().mean() < 1 for name in ("2.weight", "late.2.weight"))
     assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])

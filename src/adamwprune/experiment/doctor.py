@@ -17,6 +17,12 @@ from adamwprune.data import DATASETS, files
 from adamwprune.kernels import native, triton_support
 from adamwprune.training import device
 
+#: Packages that are used where they are there.
+_OPTIONAL = {
+    "frameworks": ("transformers", "accelerate", "lightning"),
+    "text": ("tokenizers", "tiktoken", "pyarrow"),
+}
+
 
 def examine(data_dir: Path) -> Iterator[tuple[str, str]]:
     """Topic and finding, line by line."""
@@ -25,6 +31,8 @@ def examine(data_dir: Path) -> Iterator[tuple[str, str]]:
     yield "torch", f"{torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()} processors"
     for name in ("numpy", "kconfiglib", "typer", "rich", "matplotlib", "jinja2", "scikit-learn"):
         yield name, _version(name)
+    for use, names in _OPTIONAL.items():
+        yield use, ", ".join(f"{name} {_version(name)}" for name in names)
     chosen = device.find("auto")
     yield "device", f"{chosen}: {device.describe(chosen)}"
     yield "kernel", _kernel(chosen)

@@ -90,6 +90,12 @@ def _fast(device_type: str) -> ModuleType | None:
     return native if name == "native" else None
 
 
+def backend_of(weight: Tensor) -> str:
+    """Name of the kernels that step a tensor's kept weights; types that fast ones do not know are the reference's."""
+    fast = _fast(weight.device.type)
+    return backend(weight.device.type) if fast is not None and weight.dtype in fast.FLOATS else "reference"
+
+
 def step(jobs: Sequence[Job]) -> None:
     """Update the kept weights of each job's tensor: by the device's own kernels where they can, else the reference."""
     modules = {kind: _fast(kind) for kind in {job.weight.device.type for job in jobs}}
@@ -162,6 +168,7 @@ __all__ = [
     "Hyper",
     "Job",
     "backend",
+    "backend_of",
     "compact",
     "cuts",
     "kept_square_sum",

@@ -372,7 +372,8 @@ class Pruner:
         """Where pruning stands, as plain data.
 
         Returns:
-            ``step``; ``target`` and measured ``sparsity``; ``last_update`` (a step, or None); ``backend``; ``tensors``
+            ``step``; ``target`` and measured ``sparsity``; ``last_update`` (a step, or None); ``backend`` (the
+            kernels of the prunable tensors, all that are in use); ``tensors``
             {name: {weights, masked, sparsity}}; ``left_out`` {name: reason}; ``bytes`` {weights, gradients, state,
             mask, workspace} of the prunable tensors and ``bytes_model`` of all. Bytes count tensors that exist now.
         """
@@ -382,7 +383,7 @@ class Pruner:
             "target": self.prune.sparsity,
             "sparsity": self.sparsity,
             "last_update": self.last_update,
-            "backend": kernels.backend(slots[0].weight.device.type if slots else "cpu"),
+            "backend": ", ".join(sorted({kernels.backend_of(slot.weight) for slot in slots})) or kernels.backend("cpu"),
             "tensors": {
                 slot.name: {
                     "weights": slot.weight.numel(),
