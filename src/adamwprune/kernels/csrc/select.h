@@ -85,10 +85,30 @@ static inline int score_stretch(const adamw_scored *t, int64_t low, int length, 
     return count;
 }
 
+/* Ask for `count` entries from `start` on, which come next: a block of float32 is a page, where processors stop to look
+ * ahead by themselves. What lies behind the end is not read by this. */
+static inline void ask_for(const void *entries, int32_t type, int64_t start, int count)
+{
+    const int size = type == ADAMW_F32 ? 4 : type == ADAMW_BF16 ? 2 : 1;
+    if (entries)
+        for (int byte = 0; byte < count * size; byte += 64)
+            __builtin_prefetch((const char *)entries + start * size + byte);
+}
+
 static inline int score_block(const adamw_scored *t, int64_t block, float *out)
 {
-    const int64_t low = block * ADAMW_BLOCK;
-    return score_stretch(t, low, block_length(t->numel, low), t->base ? t->base[block] : 0, out);
+    const int64_t low = block * ADAMW_BLOCK, slot = t->base ? t->base[block] : 0;
+    const int length = block_length(t->numel, low), last = low + length == t->numel;
+    const int64_t next = last ? 0 : t->base ? t->base[block + 1] : low + ADAMW_BLOCK;
+    if (!last) {
+        const int states = t->base ? (int)(next - slot) : length;
+        ask_for(t->weight, t->weight_type, low + ADAMW_BLOCK, length);
+        ask_for(t->grad, t->grad_type, low + ADAMW_BLOCK, length);
+        ask_for(t->exp_avg, t->first_type, next, states);
+        ask_for(t->exp_avg_sq, t->second_type, next, states);
+        ask_for(t->movement, ADAMW_F32, next, states);
+    }
+    return score_stretch(t, low, length, slot, out);
 }
 
 /* Scores of blocks `first` to `last`, one after the other; returns how many. */
