@@ -25,7 +25,7 @@ from torch import Tensor
 from adamwprune import kernels
 from adamwprune.prune.scores import SCORES
 from adamwprune.prune.slices import View
-from adamwprune.prune.thresholds import key_value, lowest
+from adamwprune.prune.thresholds import key_value
 
 SCORE = SCORES["state"]
 AGE = 100
@@ -44,7 +44,7 @@ def views() -> list[View]:
 def one_for_all(found: list[View]) -> float:
     """One threshold over all tensors."""
     half = sum(view.weight.numel() for view in found) // 2
-    return key_value(lowest(lambda: (chunk for view in found for chunk in view.scores(SCORE)), half).key)
+    return key_value(kernels.cut_through(found, SCORE, half).key)
 
 
 def one_each(found: list[View]) -> list[float]:

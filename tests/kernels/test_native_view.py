@@ -163,6 +163,16 @@ def test_cuts_mark_the_same_on_all_instruction_sets_and_threads(name, monkeypatc
             assert torch.equal(view.keep_above(view.cut(score, count), score).bits, mask.bits)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_a_cut_through_many_tensors_is_the_radix_selections(share, monkeypatch):
+    score = SCORES["state"]
+    views = [made(NativeView, (100, columns), columns % 3 / 4, grid=30, seed=columns) for columns in (9, 301, 802)]
+    count = int(share * sum(scores_of(view, "state").numel() for view in views))
+    for isa in SETS:
+        monkeypatch.setattr(native, "best_instruction_set", lambda isa=isa: isa)
+        assert kernels.cut_through(views, score, count) == View.cut_through(views, score, count)
+
+
 def test_a_refusal_of_one_tensor_refuses_all():
     views = [made(NativeView, (100, columns)) for columns in (9, 301)]
     views[0].weight.view(-1)[int(views[0].mask.to_bool().nonzero()[0])] = torch.nan

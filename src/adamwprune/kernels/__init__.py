@@ -133,6 +133,16 @@ def cuts(views: Sequence[View], score: Score, counts: Sequence[int]) -> list[Cut
     return [found[i] for i in range(len(views))]
 
 
+def cut_through(views: Sequence[View], score: Score, count: int) -> Cut:
+    """One cut through the scores of many tensors: below it lie exactly ``count`` of them.
+
+    Raises:
+        NonFiniteScoreError: a score is NaN or infinite.
+    """
+    kinds = {type(view) for view in views}
+    return (kinds.pop() if len(kinds) == 1 else View).cut_through(views, score, count)
+
+
 def compact(entries: Tensor, old: Mask | None, new: Mask) -> Tensor:
     """The entries of ``new``'s kept weights, out of those of ``old``'s (None: of all); ``entries`` are used up."""
     entries = local(entries)
@@ -170,6 +180,7 @@ __all__ = [
     "backend",
     "backend_of",
     "compact",
+    "cut_through",
     "cuts",
     "kept_square_sum",
     "reference",

@@ -113,22 +113,22 @@ class NativeView(View):
         native.each_in_threads([partial(find, *row) for row in rows])
         return [found[i] for i in range(len(views))]
 
+    @staticmethod
+    def cut_through(views: Sequence[View], score: Score, count: int) -> Cut:
+        """One cut below which ``count`` scores of all tensors lie."""
+        ours = [view for view in views if isinstance(view, NativeView)]
+        rows = [view._row(score) for view in ours]
+        known = [row for row in rows if row is not None]
+        kept = sum(view._kept for view in ours)
+        if len(known) < len(views):
+            return View.cut_through(views, score, count)
+        cut = _cut(known, kept, count, np.empty(native.cut_room(kept), np.float32))
+        return cut or View.cut_through(views, score, count)
+
     def _cut(self, row: NDArray[np.void], score: Score, count: int, room: _Room, marks: Tensor | None = None) -> Cut:
         """The cut, with the mask where there are bytes for its ``marks``."""
-        found = np.zeros((), _FOUND)
-        misled = native.call(
-            "adamw_cut", row.ctypes.data, 1, self._kept, count, room.scores.ctypes.data, found.ctypes.data,
-            room.open.ctypes.data, 0 if marks is None else marks.data_ptr(),
-        )  # fmt: skip
-        if found["bad"]:
-            raise non_finite(int(found["bad"]), self._kept)
-        if misled:
-            return super().cut(score, count)
-        below, at, kept = (int(found[name]) for name in ("below", "at", "kept"))
-        key = int(order_key(torch.tensor([float(found["threshold"])]))) if count else -(1 << 31)
-        if marks is None:
-            return Cut(key, below, at, count - below)
-        return MarkedCut(key, below, at, count - below, Mask(marks, self.weight.numel(), kept))
+        cut = _cut([row], self._kept, count, room.scores, room.open, marks, self.weight.numel())
+        return cut or super().cut(score, count)
 
     def keep_above(self, cut: Cut, score: Score) -> Mask:
         """As :meth:`View.keep_above`."""
@@ -185,3 +185,33 @@ class NativeView(View):
         # The reference divides by a float32 rounding of these, too.
         row["bias1"], row["bias2"], row["eps"] = 1 - self.betas[0] ** self.age, 1 - self.betas[1] ** self.age, EPS
         return row
+
+
+def _cut(
+    rows: Sequence[NDArray[np.void]],
+    kept: int,
+    count: int,
+    scores: NDArray[np.float32],
+    opened: NDArray[np.uint8] | None = None,
+    marks: Tensor | None = None,
+    numel: int = 0,
+) -> Cut | None:
+    """The cut through the tensors that ``rows`` describe; None where the sample misled.
+
+    Raises:
+        NonFiniteScoreError: a score is NaN or infinite.
+    """
+    table, found = np.array(rows, _SCORED), np.zeros(len(rows), _FOUND)
+    misled = native.call(
+        "adamw_cut", table.ctypes.data, len(rows), kept, count, scores.ctypes.data, found.ctypes.data,
+        0 if opened is None else opened.ctypes.data, 0 if marks is None else marks.data_ptr(),
+    )  # fmt: skip
+    bad, below, at = (int(found[name].sum()) for name in ("bad", "below", "at"))
+    if bad:
+        raise non_finite(bad, kept)
+    if misled:
+        return None
+    key = int(order_key(torch.tensor([float(found[0]["threshold"])]))) if count else -(1 << 31)
+    if marks is None:
+        return Cut(key, below, at, count - below)
+    return MarkedCut(key, below, at, count - below, Mask(marks, numel, int(found[0]["kept"])))

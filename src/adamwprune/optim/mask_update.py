@@ -72,7 +72,11 @@ def _budgets(
     budget = prune.budget_score()
     if budget is None or not slots:
         return BY_SHAPE[prune.distribution](limits, sparsity) if slots else []
-    return by_cut(limits, [_score_chunks(view, budget) for view in views], sparsity, ranks)
+
+    def cut_through(numbers: Sequence[int], count: int) -> Cut:
+        return kernels.cut_through([views[i] for i in numbers], budget, count)
+
+    return by_cut(limits, [_score_chunks(view, budget) for view in views], sparsity, ranks, cut_through)
 
 
 def _score_chunks(view: View, score: Score) -> Callable[[], Iterable[Tensor]]:

@@ -87,15 +87,22 @@ def apportion(ideal: Sequence[float], total: int, tensors: Sequence[Bounds]) -> 
 
 ScoreChunks = Callable[[], Iterable[Tensor]]
 
+#: One cut through the scores of the tensors of these numbers, below which so many lie.
+CutThrough = Callable[[Sequence[int], int], Cut]
+
 
 def by_cut(
-    tensors: Sequence[Bounds], scores: Sequence[ScoreChunks], sparsity: float, ranks: Ranks | None = None
+    tensors: Sequence[Bounds],
+    scores: Sequence[ScoreChunks],
+    sparsity: float,
+    ranks: Ranks | None = None,
+    cut_through: CutThrough | None = None,
 ) -> list[int]:
     """What one threshold on the scores of all tensors would leave each of them.
 
     ``scores[i]`` yields the score chunks of the kept weights of ``tensors[i]``. A tensor that would be left with less
     than its bound allows is held there, and the threshold of the others moves until the total is exact. With ``ranks``,
-    the scores are this rank's and the bounds are of whole tensors.
+    the scores are this rank's and the bounds are of whole tensors; else ``cut_through`` may find the cut.
     """
     total = min(max(rounded(sparsity, sum(t.numel for t in tensors)), sum(t.masked for t in tensors)),
                 sum(t.limit for t in tensors))  # fmt: skip
@@ -104,7 +111,8 @@ def by_cut(
         free = [i for i in range(len(tensors)) if i not in held]
         count = total - sum(tensors[i].limit for i in held) - sum(tensors[i].masked for i in free)
         own = [scores[i] for i in free]
-        cut = _cut_through(own, count, ranks)
+        ours = cut_through if ranks is None else None
+        cut = ours(free, count) if ours is not None else _cut_through(own, count, ranks)
         masked = [t.limit for t in tensors]
         for i, removed in zip(free, _removed(cut, own, ranks), strict=True):
             masked[i] = tensors[i].masked + removed

@@ -92,6 +92,11 @@ class View:
         """:meth:`cut` of many tensors of this kind."""
         return [view.cut(score, count) for view, count in zip(views, counts, strict=True)]
 
+    @staticmethod
+    def cut_through(views: Sequence[View], score: Score, count: int) -> Cut:
+        """One cut below which exactly ``count`` scores of all tensors lie."""
+        return lowest(lambda: (chunk for view in views for chunk in view.scores(score)), count)
+
     def keep_above(self, cut: Cut, score: Score) -> Mask:
         """The mask without the weights whose scores lie below the cut."""
         keeps = cut.splitter()
