@@ -50,12 +50,15 @@ def train(
     ] = None,
     results_dir: ResultsDir = Path("results"),
     name: Annotated[str, typer.Option(help="Folder under the results that this run is added to.")] = "train",
+    kept_gradients: Annotated[
+        bool, typer.Option("--kept-gradients", help="Under torchrun, exchange the gradients of kept weights only.")
+    ] = False,
 ) -> None:
     """Train one network; a setting that shows no default is the recipe's.
 
     For example: adamwprune train lenet5 --optimizer adamwprune --pruning-method state --target-sparsity 0.7
     """
-    raise typer.Exit(commands.train(network, fields, results_dir / name))
+    raise typer.Exit(commands.train(network, fields, results_dir / name, kept_gradients=kept_gradients))
 
 
 @matrix.command("run")

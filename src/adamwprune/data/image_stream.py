@@ -97,6 +97,7 @@ class ImageStream:
         device: torch.device,
         workers: int = 4,
         ahead: int = 2,
+        stride: int = 1,
     ) -> None:
         if batch_size < 1 or (seed is not None and batch_size > len(index)):
             raise ValueError(f"batch_size={batch_size} must be between 1 and the {len(index)} images")
@@ -113,7 +114,7 @@ class ImageStream:
             self._draws = torch.rand(len(index), 4, generator=generator).tolist()
             self._mirrored = torch.randint(0, 2, (len(index),), generator=generator).bool()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        self._ahead = ahead
+        self._ahead, self._stride = ahead, stride
         self._pending: dict[int, list[Future[tuple[Pixels, int]]]] = {}
 
     def __enter__(self) -> ImageStream:
@@ -136,7 +137,7 @@ class ImageStream:
         """Images (uint8; images, 3, rows, columns) and classes of a batch, on the device."""
         if not 0 <= number < len(self):
             raise IndexError(f"batch {number} of {len(self)}")
-        wanted = range(number, min(number + 1 + self._ahead, len(self)))
+        wanted = range(number, min(number + 1 + self._ahead * self._stride, len(self)), self._stride)
         for other in self._pending.keys() - set(wanted):
             for future in self._pending.pop(other):
                 future.cancel()

@@ -65,7 +65,13 @@ def select(request: Request, *, name: str | None, results_dir: Path | None, jobs
 def run_selection(selection: Selection, retry_failed: bool) -> int:
     """Runs it; the exit code says whether all is well."""
     from adamwprune.experiment.session import run_matrix
+    from adamwprune.training import ranks
 
+    if ranks.size() > 1:
+        raise ExperimentError(
+            f"a matrix takes one process, and torchrun started {ranks.size()}: start it without torchrun, or train "
+            "one run on all of them with `adamwprune train`"
+        )
     return run_matrix(
         selection.path,
         selection.runs,
@@ -86,14 +92,21 @@ def list_selection(selection: Selection) -> int:
     return 0
 
 
-def train(network: str | None, fields: dict[str, Any], path: Path) -> int:
-    """One run, as a matrix of its own or one more in the folder's."""
+def train(network: str | None, fields: dict[str, Any], path: Path, *, kept_gradients: bool = False) -> int:
+    """One run, as a matrix of its own or one more in the folder's; on several ranks where torchrun started them."""
+    from adamwprune.experiment.on_ranks import run_on_ranks
     from adamwprune.experiment.plan import plan
     from adamwprune.experiment.session import run_matrix
+    from adamwprune.training import ranks
 
     if network is not None and fields.setdefault("model", network) != network:
         raise ExperimentError(f"the network is given twice: {network} and --model {fields['model']}")
-    return run_matrix(path, plan([RunConfig(**fields)]), jobs=1)
+    runs = plan([RunConfig(**fields)])
+    if ranks.size() > 1:
+        return run_on_ranks(path, runs[0], kept_gradients=kept_gradients)
+    if kept_gradients:
+        raise ExperimentError("--kept-gradients has no effect on one process: start several ranks with torchrun")
+    return run_matrix(path, runs, jobs=1)
 
 
 def report(directory: Path | None, results_dir: Path) -> None:

@@ -49,7 +49,7 @@ def run_matrix(
             )
         threads = max(1, available_cores() // jobs)
         outcome = Runner(folder, runs, screen, jobs=jobs, threads=threads, engine=engine).run()
-        return _conclude(screen, folder, runs, outcome)
+        return conclude(screen, folder, runs, outcome)
 
 
 def continue_matrix(
@@ -99,7 +99,8 @@ def _announce(
     screen.note(", ".join(words))
 
 
-def _conclude(screen: display.Display, folder: ResultsFolder, runs: Sequence[Run], outcome: Outcome) -> int:
+def conclude(screen: display.Display, folder: ResultsFolder, runs: Sequence[Run], outcome: Outcome) -> int:
+    """Reports on what became of the runs; the exit code."""
     if outcome.interrupted:
         ended = outcome.finished + outcome.failed
         screen.note(f"interrupted: {ended} of {len(runs)} runs are done; `make continue` goes on from here")

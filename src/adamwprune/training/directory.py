@@ -8,19 +8,43 @@ import time
 from pathlib import Path
 from typing import Any
 
-from adamwprune.files import read_json, write_json
+from adamwprune.files import JsonLines, plain, read_json, write_json
+from adamwprune.training import checkpoint, ranks
 from adamwprune.training.errors import DirectoryError
 
 #: Version of every file in the directory.
 SCHEMA = 1
 
 
+class Unwritten(JsonLines):
+    """Records of a rank that writes none."""
+
+    def __init__(self) -> None:
+        """There is no file."""
+
+    @property
+    def size(self) -> int:
+        """Nothing was written."""
+        return 0
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Rank 0 adds it."""
+
+    def sync(self) -> None:
+        """There is nothing to wait for."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
 class RunDirectory:
-    """The files of one run. Looking writes nothing."""
+    """The files of one run. Looking writes nothing, and only rank 0 writes at all."""
 
     def __init__(self, path: Path, run_id: str) -> None:
         self.path = path
         self.run_id = run_id
+        #: Of several ranks one writes.
+        self.writes = ranks.rank() == 0
         self.config = path / "config.json"
         self.metrics = path / "metrics.jsonl"
         self.memory = path / "memory.jsonl"
@@ -50,7 +74,9 @@ class RunDirectory:
             return
         stored = self._stored(self.config)
         if stored.get("run_id") != self.run_id:
-            theirs = stored.get("config") or {}
+            hashed = (stored.get("identity") or {}).get("config") or {}
+            theirs = {**(stored.get("config") or {}), "ranks": hashed.get("ranks", 1)}
+            science = {**science, "ranks": ranks.size()}
             differing = [
                 f"{name} is {theirs.get(name)!r} there and {value!r} here"
                 for name, value in science.items()
@@ -80,6 +106,8 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Remove what an earlier attempt of this run left; other files stay."""
+        if not self.writes:
+            return
         for file in (self.result, self.metrics, self.memory, self.log_file):
             file.unlink(missing_ok=True)
         if self.checkpoints.is_dir():
@@ -87,16 +115,38 @@ class RunDirectory:
 
     def begin(self, header: dict[str, Any]) -> None:
         """Make the directory and its ``config.json``, unless they are there."""
+        if not self.writes:
+            return
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         if not self.config.is_file():
             write_json(self.config, {"schema": SCHEMA, "run_id": self.run_id, **header})
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Write ``result.json``, and return what it holds."""
-        write_json(self.result, {"schema": SCHEMA, "run_id": self.run_id, **result})
-        return self._stored(self.result)
+        content: dict[str, Any] = {"schema": SCHEMA, "run_id": self.run_id, **result}
+        if self.writes:
+            write_json(self.result, content)
+            return self._stored(self.result)
+        # Of a run that failed on one rank, this one must not wait for the file.
+        return {name: plain(value) for name, value in content.items()}
+
+    def records(self, path: Path, size: int = 0) -> JsonLines:
+        """``metrics`` or ``memory``, cut back to the ``size`` that a checkpoint saw."""
+        return JsonLines(path, size) if self.writes else Unwritten()
+
+    def save(self, path: Path, content: dict[str, Any]) -> None:
+        """Write one of the checkpoints."""
+        if self.writes:
+            checkpoint.save(path, self.run_id, content)
+
+    def forget_best(self, kinds: tuple[str, ...]) -> None:
+        """Remove the best checkpoints of an attempt that is not gone on with."""
+        for kind in kinds if self.writes else ():
+            self.best(kind).unlink(missing_ok=True)
 
     def log(self, message: str) -> None:
         """Add a line to ``log.txt``."""
+        if not self.writes:
+            return
         with open(self.log_file, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")

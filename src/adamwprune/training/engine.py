@@ -12,7 +12,7 @@ from typing import Any
 
 from adamwprune import data
 from adamwprune.files import JsonLines
-from adamwprune.training import checkpoint, device, memory, outcome, throughput
+from adamwprune.training import checkpoint, device, memory, outcome, ranks, throughput
 from adamwprune.training.config import RunConfig, known
 from adamwprune.training.directory import RunDirectory
 from adamwprune.training.errors import Interrupted, TrainingError
@@ -41,15 +41,19 @@ def train(
     directory: Path | str,
     *,
     resume: bool = True,
+    kept_gradients: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
     """Train as ``config`` says, or go on where an earlier call was stopped.
 
+    In processes that ``torchrun`` started, called on each of them alike, it is one run on as many ranks.
+
     Args:
         config: the run; open fields are filled from the recipe.
         directory: the run's own directory. One that holds its finished result is answered from there.
         resume: False starts over, whatever the directory holds of this run.
+        kept_gradients: several ranks exchange the gradients of kept weights only.
         on_progress: called after evaluations and a few times a second.
         should_stop: asked before every step; when it says yes, a checkpoint is written.
 
@@ -61,13 +65,18 @@ def train(
         Interrupted: ``should_stop`` said so; the same call goes on from there.
     """
     config = resolve(config)
+    ranks.share(known(config.batch_size) // config.accumulate)
     checksum = data.checksum(known(config.data), config.data_dir)
     folder = RunDirectory(Path(directory), run_id(config, checksum))
     folder.check(config.science())
     if resume and (result := folder.stored_result()) is not None:
         return result
-    with device.settings(config.device, config.threads, config.deterministic):
-        run = Run(config)
+    with (
+        device.settings(config.device, config.threads, config.deterministic),
+        ranks.joined(config.device),
+    ):
+        run = Run(config, kept_gradients=kept_gradients)
+        ranks.wait()  # until all have looked at the directory as it was
         if not resume:
             folder.clear()
         folder.begin(
@@ -78,6 +87,7 @@ def train(
                 "environment": environment(config),
             }
         )
+        ranks.wait()
         loop = Loop.begin(run, folder, on_progress or (lambda progress: None))
         try:
             return loop.train(should_stop or (lambda: False))
@@ -105,18 +115,17 @@ class Loop:
     def begin(cls, run: Run, folder: RunDirectory, on_progress: Callable[[Progress], None]) -> Loop:
         """Start, or restore the last checkpoint and cut the records back to it."""
         if not folder.last.is_file():
-            for kind in outcome.BEST:
-                folder.best(kind).unlink(missing_ok=True)
+            folder.forget_best(outcome.BEST)
             folder.log(f"started {run_name(run.config)}, {run.steps} steps")
-            return cls(run, folder, on_progress, JsonLines(folder.metrics), JsonLines(folder.memory))
+            return cls(run, folder, on_progress, folder.records(folder.metrics), folder.records(folder.memory))
         saved = checkpoint.load(folder.last, folder.run_id)
         run.restore(saved["run"])
         loop = cls(
             run,
             folder,
             on_progress,
-            JsonLines(folder.metrics, saved["metrics_size"]),
-            JsonLines(folder.memory, saved["memory_size"]),
+            folder.records(folder.metrics, saved["metrics_size"]),
+            folder.records(folder.memory, saved["memory_size"]),
             latest=saved["latest"],
             seconds=saved["seconds"],
         )
@@ -135,9 +144,10 @@ class Loop:
         """Train to the end, and measure."""
         run, config = self.run, self.run.config
         run.model.train()
+        run.agree()
         try:
             while run.step < run.steps:
-                if should_stop():
+                if ranks.anywhere(should_stop()):
                     self._save()
                     self.folder.log(f"interrupted at step {run.step} of {run.steps}")
                     raise Interrupted(f"{run_name(config)} was interrupted at step {run.step} of {run.steps}")
@@ -196,7 +206,7 @@ class Loop:
             if (kind == "best_any" or self.latest["at_target"]) and self._beats(self.best.get(kind)):
                 self.best[kind] = self.latest
                 content = {"record": self.latest, "model": run.judged.state_dict()}
-                checkpoint.save(self.folder.best(kind), self.folder.run_id, content)
+                self.folder.save(self.folder.best(kind), content)
         self._report("evaluate")
 
     def _beats(self, other: dict[str, Any] | None) -> bool:
@@ -213,7 +223,7 @@ class Loop:
             "metrics_size": self.metrics.size,
             "memory_size": self.memory.size,
         }
-        checkpoint.save(self.folder.last, self.folder.run_id, content)
+        self.folder.save(self.folder.last, content)
 
     def _report(self, phase: str) -> None:
         now = time.monotonic()
@@ -230,6 +240,7 @@ class Loop:
         if not run.at_target:
             reason = f"ended at sparsity {run.sparsity:.6f}, its target is {known(run.config.target_sparsity):.6f}"
         began = time.perf_counter()
+        ranks.wait()  # for the best checkpoints, which all read
         records = outcome.measured(run, self.folder, self.latest, self.best)
         self.seconds["eval"] += time.perf_counter() - began
         return self._conclude(reason, records)

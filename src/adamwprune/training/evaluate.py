@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adamwprune.training import ranks
 from adamwprune.training.device import autocast
 
 
@@ -32,10 +33,10 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0
 def evaluate(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: str = "fp32"
 ) -> Scores:
-    """Scores over all targets of ``batches``. The model is left in the mode it was found in."""
+    """Scores over all targets of ``batches``, of which each rank has its own. The model's mode stays as it was."""
     training = model.training
     model.eval()
-    count = 0
+    count = torch.zeros((), dtype=torch.int64, device=device)
     loss, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
     for inputs, targets in batches:
         with autocast(device.type, precision):
@@ -44,4 +45,5 @@ def evaluate(
         correct += (logits.argmax(-1) == targets).sum()
         count += targets.numel()
     model.train(training)
-    return Scores(loss.item() / count, correct.item() / count)
+    targets_seen = ranks.total(count).item()
+    return Scores(ranks.total(loss).item() / targets_seen, ranks.total(correct).item() / targets_seen)

@@ -15,7 +15,7 @@ import torch
 
 import adamwprune
 from adamwprune import data, kernels, models, optim, prune
-from adamwprune.training import device, weights
+from adamwprune.training import device, ranks, weights
 from adamwprune.training.config import RunConfig
 from adamwprune.training.recipes import PRUNING
 from adamwprune.training.resolve import METHOD_SCORES
@@ -32,6 +32,8 @@ def identity(resolved: RunConfig, data_checksum: str) -> dict[str, Any]:
     config = resolved.science()
     if resolved.init:
         config["init"] = weights.checksum(resolved.init)
+    if ranks.size() > 1:  # sums are rounded otherwise, batch normalisation and dropout see other parts
+        config["ranks"] = ranks.size()
     return {
         "config": config,
         "data": data_checksum,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from adamwprune import data
 from adamwprune.data.splits import stratified
+from adamwprune.training import ranks
 from adamwprune.training.batches import Epoch, Normalizer, seed_of, steps_per_epoch
 from adamwprune.training.config import RunConfig, known
 from adamwprune.training.errors import ConfigError
@@ -73,20 +74,20 @@ class Images(_Classified):
             drawn = Epoch.draw(
                 self.train,
                 self.shape,
-                batch_size=known(self.config.batch_size),
+                batch_size=ranks.share(self.units_per_step),
                 augment=known(self.config.augment),
                 square=known(self.config.cutout),
                 seed=self.config.seed,
                 epoch=epoch,
             )
             self._epoch = (epoch, drawn)
-        images, labels = self._epoch[1].batch(number)
+        images, labels = self._epoch[1].batch(number * ranks.size() + ranks.rank())
         return self._ready(images), labels
 
     def split(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Images as they are."""
         held = self.held[name]
-        for start in range(0, len(held), IMAGES):
+        for start in ranks.mine(range(0, len(held), IMAGES)):
             yield self._ready(held.images[start : start + IMAGES]), held.labels[start : start + IMAGES]
 
     def close(self) -> None:
@@ -133,14 +134,14 @@ class Stream(_Classified):
         if self._epoch is None or self._epoch[0] != epoch:
             self.close()
             seed = seed_of("epoch", self.config.seed, epoch)
-            self._epoch = (epoch, self._stream(self.train, known(self.config.batch_size), seed))
-        images, labels = self._epoch[1].batch(number)
+            self._epoch = (epoch, self._stream(self.train, ranks.share(self.units_per_step), seed))
+        images, labels = self._epoch[1].batch(number * ranks.size() + ranks.rank())
         return self._ready(images), labels
 
     def split(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         """The middle of each image."""
         with self._stream(self.held[name], IMAGES, None) as stream:
-            for number in range(len(stream)):
+            for number in ranks.mine(range(len(stream))):
                 images, labels = stream.batch(number)
                 yield self._ready(images), labels
 
@@ -153,7 +154,9 @@ class Stream(_Classified):
     def _stream(self, index: Index, batch_size: int, seed: int | None) -> ImageStream:
         from adamwprune.data.image_stream import ImageStream
 
-        stream = ImageStream(index, size=SIZE, batch_size=batch_size, seed=seed, device=self.device)
+        stream = ImageStream(
+            index, size=SIZE, batch_size=batch_size, seed=seed, device=self.device, stride=ranks.size()
+        )
         stream.broken = self.broken
         return stream
 

@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from adamwprune import models
 from adamwprune.models.flops import training_flops
-from adamwprune.optim import clip_grad_norm_
+from adamwprune.optim import check_replicas, clip_grad_norm_, reduce_kept_gradients
 from adamwprune.prune import NonFiniteScoreError
-from adamwprune.training import device, optimizer, task, weights
+from adamwprune.training import device, optimizer, ranks, task, weights
 from adamwprune.training.average import Average
 from adamwprune.training.batches import seed_of
 from adamwprune.training.config import RunConfig, known
-from adamwprune.training.errors import TrainingError
+from adamwprune.training.errors import ConfigError, TrainingError
 from adamwprune.training.evaluate import Scores, cross_entropy, evaluate
 from adamwprune.training.schedule import lr_factor
 
@@ -33,8 +35,14 @@ class Run:
     Randomness comes from torch's generators alone, so that saving their state saves all of it.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, *, kept_gradients: bool = False) -> None:
+        if kept_gradients and (ranks.size() == 1 or config.pruning_method == "none"):
+            raise ConfigError(
+                "kept_gradients=True has no effect: it is for runs that prune and that torchrun started on several "
+                "ranks; leave it out"
+            )
         self.config = config
+        self.kept_gradients = kept_gradients
         self.device = torch.device(config.device)
         self.task = task.create(config)
         torch.manual_seed(seed_of("weights", config.seed))
@@ -50,7 +58,13 @@ class Run:
         self.average = Average(self.model, config.ema) if config.ema else None
         if self.average and self.pruner:
             self.pruner.follow(self.average.model)
-        self.forward = torch.compile(self.model) if config.compile else self.model
+        self.replica: DistributedDataParallel | None = None
+        forward: torch.nn.Module = self.model
+        if ranks.size() > 1:
+            forward = self.replica = DistributedDataParallel(self.model)
+            if ranks.rank():  # rank 0 draws what one process would
+                torch.manual_seed(seed_of(f"rank {ranks.rank()}", config.seed))
+        self.forward = torch.compile(forward) if config.compile else forward
         self.scaler = torch.amp.GradScaler(config.device, enabled=config.precision == "fp16")
         self.step = 0
         #: Loss of each step since the last evaluation, on the device.
@@ -95,6 +109,17 @@ class Run:
         """Whether the masks have the run's target sparsity, to the weight."""
         return self.pruner is None or bool(self.pruner.at_target)
 
+    def agree(self) -> None:
+        """Make sure that all ranks prune alike, now and at every mask update; called once, before the first step.
+
+        Raises:
+            RuntimeError: they differ already.
+        """
+        if self.replica and self.kept_gradients and self.pruner:
+            reduce_kept_gradients(self.replica, self.optimizer)
+        elif self.replica and self.pruner:
+            check_replicas(self.optimizer)
+
     def train_step(self) -> None:
         """One optimizer step.
 
@@ -111,7 +136,7 @@ class Run:
                 raise
             raise TrainingError(f"out of memory at step {self.step + 1}: {self._thrift()}") from error
         place = self.step % self.round
-        self.losses[place] = loss
+        self.losses[place] = ranks.average(loss)
         if self.device.type == "cpu" and not math.isfinite(loss.item()):
             raise TrainingError(f"the loss of step {self.step + 1} is {loss.item()}")
         if self.config.clip_norm and not optimizer.clips_inside(self.config):
@@ -133,13 +158,19 @@ class Run:
         config = self.config
         total = torch.zeros((), device=self.device)
         inputs, targets = self.task.batch(self.step)
-        for x, y in zip(inputs.chunk(config.accumulate), targets.chunk(config.accumulate), strict=True):
-            with device.autocast(config.device, known(config.precision)):
-                logits = self.forward(x)
-                loss = cross_entropy(logits, y, label_smoothing=known(config.label_smoothing)) / config.accumulate
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        parts = list(zip(inputs.chunk(config.accumulate), targets.chunk(config.accumulate), strict=True))
+        for number, (x, y) in enumerate(parts, 1):
+            with self._exchange(last=number == len(parts)):
+                with device.autocast(config.device, known(config.precision)):
+                    logits = self.forward(x)
+                    loss = cross_entropy(logits, y, label_smoothing=known(config.label_smoothing)) / len(parts)
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
+
+    def _exchange(self, last: bool) -> AbstractContextManager[Any]:
+        """Ranks average their gradients in the backward pass of the last part, and not before."""
+        return nullcontext() if last or self.replica is None else self.replica.no_sync()
 
     def _thrift(self) -> str:
         """What would make a step take less memory."""
@@ -176,11 +207,17 @@ class Run:
         return float(self.losses[: (self.step - 1) % self.round + 1].mean())
 
     def evaluate(self, split: str) -> Scores:
-        """Scores on the split ``val`` or ``test``."""
+        """Scores on the split ``val`` or ``test``, the same on all ranks."""
+        ranks.share_buffers(self.judged)
         return evaluate(self.judged, self.task.split(split), self.device, known(self.config.precision))
 
     def state(self) -> dict[str, Any]:
-        """All that is needed to go on exactly from here. The data's order is a function of seed and step."""
+        """All that is needed to go on exactly from here, called on all ranks; only their generators differ.
+
+        The data's order is a function of seed and step.
+        """
+        random = device.random_state(self.config.device)
+        everywhere = {name: ranks.collected(state) for name, state in random.items()}
         return {
             "step": self.step,
             "model": self.model.state_dict(),
@@ -188,7 +225,7 @@ class Run:
             "scaler": self.scaler.state_dict(),
             "average": None if self.average is None else self.average.model.state_dict(),
             "losses": self.losses,
-            "random": device.random_state(self.config.device),
+            "random": everywhere if self.replica else random,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -200,4 +237,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.losses.copy_(state["losses"])
-        device.set_random_state(state["random"])
+        random = state["random"]
+        if self.replica:
+            random = {name: states[ranks.rank()] for name, states in random.items()}
+        device.set_random_state(random)

@@ -38,10 +38,10 @@ class Task(Protocol):
         """An input without the batch dimension, to count operations with."""
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs as the network takes them, and targets, of a step."""
+        """Inputs as the network takes them, and targets, of a step: this rank's share."""
 
     def split(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same of the split ``val`` or ``test``, in order."""
+        """The same of the split ``val`` or ``test``, in order: every so many-th batch where there are several ranks."""
 
     def rank(self, record: Mapping[str, Any]) -> tuple[float, float]:
         """Orders evaluations: the better one is greater."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adamwprune import data
 from adamwprune.data import Tokens, Windows
+from adamwprune.training import ranks
 from adamwprune.training.batches import seed_of
 from adamwprune.training.config import RunConfig, known
 from adamwprune.training.errors import ConfigError
@@ -55,13 +56,14 @@ class Text:
         if self._epoch is None or self._epoch[0] != epoch:
             seed = seed_of("epoch", self.config.seed, epoch)
             self._epoch = (epoch, Windows.shuffled(self.train, self.context, seed))
-        return self._sent(self._epoch[1].batch(number * self.batch_size, self.batch_size))
+        share = ranks.share(self.batch_size)
+        return self._sent(self._epoch[1].batch(number * self.batch_size + ranks.rank() * share, share))
 
     def split(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Windows side by side from the start."""
         windows = Windows.consecutive(self.held[name], self.context)
         count = max(1, TOKENS // self.context)
-        for first in range(0, len(windows), count):
+        for first in ranks.mine(range(0, len(windows), count)):
             yield self._sent(windows.batch(first, count))
 
     def rank(self, record: Mapping[str, Any]) -> tuple[float, float]:

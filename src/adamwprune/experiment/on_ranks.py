@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""One run on the processes that ``torchrun`` started: each trains, and rank 0 keeps the folder and speaks."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from adamwprune.experiment import display, index
+from adamwprune.experiment.lease import lease
+from adamwprune.experiment.plan import Run, fetch_data
+from adamwprune.experiment.runner import Outcome
+from adamwprune.experiment.session import INTERRUPTED, conclude
+from adamwprune.experiment.store import LOCK, ResultsFolder
+from adamwprune.training import ranks
+from adamwprune.training.engine import Progress, train
+from adamwprune.training.errors import Interrupted
+
+
+def run_on_ranks(path: Path, run: Run, *, kept_gradients: bool = False) -> int:
+    """Trains ``run`` in the folder ``path``, or goes on with it; the exit code is the same on every rank."""
+    first = ranks.rank() == 0
+    screen = display.create()
+    with ExitStack() as stack:
+        stack.enter_context(ranks.joined(run.config.device))
+        stop = stack.enter_context(_stopped())
+        if first:
+            folder = ResultsFolder.open_or_create(path, path.name)
+            stack.enter_context(lease(path / LOCK, str(path)))
+            fetch_data([run], display.Downloads(screen))
+            folder.add([run])
+            screen.note(f"{path}: {run.name} on {ranks.size()} ranks")
+        ranks.wait()  # for the data
+        try:
+            result = train(
+                run.config,
+                path / "runs" / run.folder,
+                kept_gradients=kept_gradients,
+                should_stop=stop.is_set,
+                on_progress=(lambda progress: _say(screen, progress)) if first else None,
+            )
+        except Interrupted as error:
+            if first:
+                screen.note(f"{error}; the same command goes on from there")
+            return INTERRUPTED
+        failed = int(result["status"] != "finished")
+        if not first:
+            return failed
+        index.rebuild(folder)
+        return conclude(
+            screen, folder, [run], Outcome(finished=1 - failed, failed=failed, interrupted=False, started=1)
+        )
+
+
+def _say(screen: display.Display, progress: Progress) -> None:
+    if progress.phase == "evaluate":
+        latest: dict[str, Any] = progress.metrics
+        screen.note(
+            f"step {progress.step} of {progress.steps}: validation loss {latest['val_loss']:.4f}, "
+            f"accuracy {latest['val_accuracy']:.4f}, sparsity {latest['sparsity']:.4f}"
+        )
+
+
+@contextmanager
+def _stopped() -> Iterator[threading.Event]:
+    """Set by Ctrl-C and SIGTERM, which torchrun hands on to every rank."""
+    stop = threading.Event()
+    before = {name: signal.signal(name, lambda *_: stop.set()) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
