@@ -14,7 +14,7 @@ from adamwprune.kernels import native
 def doctor(*arguments):
     result = CliRunner().invoke(app, ["doctor", *arguments])
     assert result.exit_code == 0, result.output
-    return {line[:14].strip(): line[14:] for line in result.output.splitlines()}
+    return {line[:21].strip(): line[21:] for line in result.output.splitlines()}
 
 
 def test_what_is_there(tmp_path):

@@ -143,7 +143,7 @@ def doctor(data_dir: Path) -> None:
     from adamwprune.experiment.doctor import examine
 
     for topic, finding in examine(data_dir):
-        print(f"{topic:14}{finding}")
+        print(f"{topic:21}{finding}")
 
 
 def list_data(data_dir: Path) -> None:
