@@ -49,6 +49,7 @@ def test_the_files_have_their_keys(finished: Path) -> None:
     assert set(result) == {
         *("schema", "run_id", "name", "status", "reason", "config", "final", "best", "best_any", "target_sparsity"),
         *("sparsity", "parameters", "prunable", "kept", "account", "seconds", "steps", "throughput"),
+        "time_to_target",
     }
     measured = {"epoch", "step", "sparsity"}
     measured |= {f"{split}_{score}" for split in ("val", "test") for score in ("accuracy", "loss", "perplexity")}

@@ -56,6 +56,8 @@ RANGES: dict[str, tuple[Test, str]] = {
     "eval_every": COUNT,
     "eval_steps": COUNT,
     "eval_tokens": COUNT_OR_ZERO,
+    "target_accuracy": (lambda x: 0 < x <= 1, "a share of the targets, in (0, 1]"),
+    "target_loss": POSITIVE,
 }
 
 

@@ -103,6 +103,12 @@ class RunConfig:
     eval_every: int | None = option(None, "epochs between evaluations")
     eval_steps: int | None = option(None, "optimizer steps between evaluations, instead of epochs")
     eval_tokens: int | None = option(None, "tokens that an evaluation reads; 0: the whole split")
+    target_accuracy: float | None = option(
+        None, "validation accuracy whose first time is stored; the run goes on", science=False
+    )
+    target_loss: float | None = option(
+        None, "validation loss whose first time is stored; the run goes on", science=False
+    )
 
     def replace(self, **changes: Any) -> RunConfig:
         """A copy with some fields changed; unknown names are a TypeError."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -90,6 +91,10 @@ class RunDirectory:
     def stored_result(self) -> dict[str, Any] | None:
         """The result of a run that has ended here; None where it has not."""
         return self._stored(self.result) if self.result.is_file() else None
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """All evaluations of the run so far; on rank 0 alone, which writes them."""
+        return [json.loads(line) for line in self.metrics.read_text().splitlines()] if self.writes else []
 
     def stored_config(self) -> dict[str, Any]:
         """What ``config.json`` holds; empty before the run began."""

@@ -248,7 +248,7 @@ class Loop:
     def _conclude(self, reason: str | None, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
         self.folder.log("finished" if reason is None else f"failed: {reason}")
         result = self.folder.finish(
-            {"name": run_name(self.run.config), **outcome.result(self.run, reason, records, self.seconds)}
+            {"name": run_name(self.run.config), **outcome.result(self.run, self.folder, reason, records, self.seconds)}
         )
         self._report("done")
         return result

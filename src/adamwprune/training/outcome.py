@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from adamwprune.training import checkpoint, memory, throughput
+from adamwprune.training.config import RunConfig
 from adamwprune.training.directory import RunDirectory
 from adamwprune.training.evaluate import Scores
 from adamwprune.training.run import Run
@@ -47,8 +49,28 @@ def unmeasured(latest: dict[str, Any], best: dict[str, dict[str, Any]]) -> dict[
     return {kind: {**{name: record[name] for name in KEPT}, **untested} for kind, record in records.items()}
 
 
+def time_to_target(config: RunConfig, evaluations: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """When the first evaluation was as good as the config asks: at the target sparsity, in every measure given.
+
+    None where nothing is asked, or none was.
+    """
+    accuracy, loss = config.target_accuracy, config.target_loss
+    if accuracy is None and loss is None:
+        return None
+    for record in evaluations:
+        measured = record["val_loss"]  # None where it was not finite
+        good = accuracy is None or record["val_accuracy"] >= accuracy
+        if good and record["at_target"] and (loss is None or (measured is not None and measured <= loss)):
+            return {name: record[name] for name in ("epoch", "step", "seconds", "val_accuracy", "val_loss")}
+    return None
+
+
 def result(
-    run: Run, reason: str | None, records: dict[str, dict[str, Any]], seconds: dict[str, float]
+    run: Run,
+    folder: RunDirectory,
+    reason: str | None,
+    records: dict[str, dict[str, Any]],
+    seconds: dict[str, float],
 ) -> dict[str, Any]:
     """The content of ``result.json``; ``reason`` is why the run failed, None where it did not."""
     prunable = sum(p.numel() for p in memory.prunable(run.optimizer))
@@ -65,6 +87,7 @@ def result(
         "prunable": prunable,
         "kept": prunable - masked,
         "account": account,
+        "time_to_target": time_to_target(run.config, folder.evaluations()),
         "seconds": {**seconds, "total": sum(seconds.values())},
         "throughput": throughput.measured(run, run.step, seconds["train"]),
         "steps": run.step,
