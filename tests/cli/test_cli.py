@@ -13,6 +13,7 @@ import pytest
 
 from adamwprune import cli
 from adamwprune.experiment import commands
+from adamwprune.experiment.errors import ExperimentError
 from adamwprune.experiment.fields import field_types
 from adamwprune.experiment.presets import project_root
 
@@ -63,12 +64,26 @@ def value_for(name: str, kind: type) -> tuple[list[str], Any]:
 
 def test_every_flag_reaches_the_config(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[dict[str, Any]] = []
-    monkeypatch.setattr(commands, "train", lambda network, fields, path: seen.append(fields) or 0)
+    monkeypatch.setattr(commands, "train", lambda network, fields, path, **_: seen.append(fields) or 0)
     words = {name: value_for(name, kind) for name, (kind, _) in field_types().items()}
     call(capsys, "train", *(word for arguments, _ in words.values() for word in arguments))
     assert seen == [{name: value for name, (_, value) in words.items()}]
     call(capsys, "train")
     assert seen[1] == {}, "what is not given is the dataclass's default"
+
+
+def test_what_is_for_several_ranks_is_refused_on_one(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match="--kept-gradients has no effect on one process"):
+        commands.train("lenet5", {"data": "digits"}, tmp_path / "folder", kept_gradients=True)
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_matrix_is_refused_on_several_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    selection = commands.Selection(path=tmp_path / "folder", runs=[], jobs=1, supersede=False)
+    with pytest.raises(ExperimentError, match="a matrix takes one process"):
+        commands.run_selection(selection, retry_failed=False)
+    assert not (tmp_path / "folder").exists()
 
 
 @pytest.mark.parametrize(
