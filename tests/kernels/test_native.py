@@ -14,6 +14,7 @@ from torch.optim.adam import adam
 
 from adamwprune import AdamWPrune, Prune, kernels
 from adamwprune.kernels import Job, native, reference
+from adamwprune.prune.masks import Mask
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the native kernel is not built")
 
@@ -194,3 +195,9 @@ def test_without_a_library_the_reference_runs(monkeypatch):
     monkeypatch.setenv(kernels.BACKEND_VARIABLE, "native")
     with pytest.raises(ValueError, match="not built"):
         kernels.backend("cpu")
+
+
+def test_an_empty_shard_compacts_to_nothing():
+    empty = Mask.full(0, torch.device("cpu"))
+    assert native.compact(torch.zeros(0), None, empty).shape == (0,)
+    assert native.compact(torch.zeros(0, dtype=torch.int8), empty, empty).shape == (0,)

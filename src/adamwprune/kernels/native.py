@@ -219,6 +219,8 @@ def each_in_threads(tasks: Sequence[Callable[[], Any]]) -> None:
 
 def _in_threads(blocks: int, run: Callable[[int, int], None]) -> None:
     """Share blocks out over as many threads as torch uses; each takes a stretch from ``first`` to ``last``."""
+    if not blocks:  # an empty shard: there is nothing to read, not even a first slot
+        return
     threads = max(1, min(torch.get_num_threads(), blocks // _LEAST_BLOCKS))
     edges = [blocks * i // threads for i in range(threads + 1)]
     others = [_pool().submit(run, *share) for share in pairwise(edges[1:])]
