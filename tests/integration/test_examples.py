@@ -28,7 +28,7 @@ ALONE = {
     "lightning_trainer": (("lightning",), 40),
     "hf_trainer": (("transformers", "accelerate"), 12),
 }
-RESULT = re.compile(r"^step \d+: sparsity (\d+\.\d+)%.*$", re.MULTILINE)
+RESULT = re.compile(r"^(?:and its average: )?step \d+: sparsity (\d+\.\d+)%.*$", re.MULTILINE)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

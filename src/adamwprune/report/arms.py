@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# Where a run was made and where its files lie: differences here are warned of, they do not make another arm.
+# Where a run was made, where its files lie, what is only read off it: differences here are warned of, and make no other
+# arm.
 PLACE_FIELDS = frozenset(
     {"activation_checkpointing", "data_dir", "checkpoint_every", "device", "threads", "deterministic"}
+    | {"target_accuracy", "target_loss"}
 )
 PRUNING_FIELDS = frozenset(
     {"pruning_method", "score", "target_sparsity", "prune_start", "prune_end", "prune_every", "schedule"}
