@@ -6,6 +6,7 @@ torchrun --nproc-per-node 2 examples/ddp.py
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # imported later, as DDP does, it keeps gloo's threads beyond the end
 from digits import batch, network, options, show
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel

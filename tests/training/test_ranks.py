@@ -30,7 +30,7 @@ RUNS = {"lenet5": tiny.config(clip_norm=1.0), "gpt2": TEXT, "kept": TEXT, "whole
 
 #: Each of two processes does all runs, one after another.
 SCRIPT = """
-import sys
+import sys, weakref
 from pathlib import Path
 sys.path.insert(0, {here!r})
 import pytest, torch, tiny, tiny_text
@@ -41,6 +41,7 @@ tiny.register()
 tiny_text.register(pytest.MonkeyPatch())
 folder = Path({folder!r})
 with ranks.joined("cpu"):
+    group = weakref.ref(torch.distributed.group.WORLD)
     for name, config in RUNS.items():
         with without_norms():
             train(config, folder / name, kept_gradients=name == "kept")
@@ -57,6 +58,7 @@ with ranks.joined("cpu"):
     for changes in ({{"batch_size": 5}}, {{"batch_size": 6, "accumulate": 2}}):
         with pytest.raises(ConfigError, match="between 2 ranks"):
             train(tiny_text.config(**changes), folder / "odd")
+assert group() is None  # nor do its threads go on, which at the end of a process may abort it
 """
 
 

@@ -75,24 +75,43 @@ def train(
         device.settings(config.device, config.threads, config.deterministic),
         ranks.joined(config.device),
     ):
-        run = Run(config, kept_gradients=kept_gradients)
-        ranks.wait()  # until all have looked at the directory as it was
-        if not resume:
-            folder.clear()
-        folder.begin(
+        # A frame of its own: what it made is let go before the ranks part.
+        return _train(
+            config,
+            folder,
             {
                 "name": run_name(config),
                 "config": config.as_dict(),
                 "identity": identity(config, checksum),
                 "environment": environment(config),
-            }
+            },
+            resume,
+            kept_gradients,
+            on_progress or (lambda progress: None),
+            should_stop or (lambda: False),
         )
-        ranks.wait()
-        loop = Loop.begin(run, folder, on_progress or (lambda progress: None))
-        try:
-            return loop.train(should_stop or (lambda: False))
-        finally:
-            loop.close()
+
+
+def _train(
+    config: RunConfig,
+    folder: RunDirectory,
+    about: dict[str, Any],
+    resume: bool,
+    kept_gradients: bool,
+    on_progress: Callable[[Progress], None],
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
+    run = Run(config, kept_gradients=kept_gradients)
+    ranks.wait()  # until all have looked at the directory as it was
+    if not resume:
+        folder.clear()
+    folder.begin(about)
+    ranks.wait()
+    loop = Loop.begin(run, folder, on_progress)
+    try:
+        return loop.train(should_stop)
+    finally:
+        loop.close()
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ One process is a run of one rank, and nothing here costs it anything. What a run
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,11 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+# Its functions take the default group that is there when it is imported as a default argument. DistributedDataParallel
+# imports it; from then on the group, and gloo's threads, would live to the end of the process, where a thread that
+# still lets go of a tensor aborts it.
+import torch.distributed.nn.functional
 from torch import Tensor, nn
 
 from adamwprune.training.errors import ConfigError
@@ -51,6 +57,7 @@ def joined(device: str) -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()  # DistributedDataParallel lies in a cycle, and holds the group
         dist.destroy_process_group()
 
 
