@@ -25,7 +25,6 @@ from torch import Tensor
 from adamwprune import kernels
 from adamwprune.prune.scores import SCORES
 from adamwprune.prune.slices import View
-from adamwprune.prune.thresholds import key_value
 
 SCORE = SCORES["state"]
 AGE = 100
@@ -44,12 +43,12 @@ def views() -> list[View]:
 def one_for_all(found: list[View]) -> float:
     """One threshold over all tensors."""
     half = sum(view.weight.numel() for view in found) // 2
-    return key_value(kernels.cut_through(found, SCORE, half).key)
+    return kernels.cut_through(found, SCORE, half).threshold
 
 
 def one_each(found: list[View]) -> list[float]:
     """A threshold for every tensor."""
-    return [key_value(view.cut(SCORE, view.weight.numel() // 2).key) for view in found]
+    return [view.cut(SCORE, view.weight.numel() // 2).threshold for view in found]
 
 
 def concatenated(found: list[View]) -> float:

@@ -7,7 +7,6 @@ the radix selection of :mod:`adamwprune.prune.thresholds` does it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,7 @@ from adamwprune.kernels.formats import Units
 from adamwprune.prune.masks import BLOCK, Mask
 from adamwprune.prune.scores import EPS, SCORES, Score
 from adamwprune.prune.slices import View
-from adamwprune.prune.thresholds import Cut, key_value, non_finite, order_key
+from adamwprune.prune.thresholds import NOTHING_BELOW, Cut, non_finite, order_key
 
 #: Scores that the library knows, in the order of csrc/adamw.h.
 SCORE_NAMES = ("magnitude", "hybrid", "scale-aware", "state", "fisher", "taylor", "movement")
@@ -138,9 +137,7 @@ class NativeView(View):
         if row is None:
             return super().keep_above(cut, score)
         marks = torch.zeros(-(-self.weight.numel() // 8), dtype=torch.uint8)
-        threshold = key_value(cut.key) if cut.count else -math.inf
-        spare = cut.at_key - cut.ties
-        kept = native.call("adamw_mark", row.ctypes.data, threshold, spare, marks.data_ptr())
+        kept = native.call("adamw_mark", row.ctypes.data, cut.threshold, cut.spare, marks.data_ptr())
         return Mask(marks, self.weight.numel(), kept)
 
     @property
@@ -211,7 +208,7 @@ def _cut(
         raise non_finite(bad, kept)
     if misled:
         return None
-    key = int(order_key(torch.tensor([float(found[0]["threshold"])]))) if count else -(1 << 31)
+    key = int(order_key(torch.tensor([float(found[0]["threshold"])]))) if count else NOTHING_BELOW.key
     if marks is None:
         return Cut(key, below, at, count - below)
     return MarkedCut(key, below, at, count - below, Mask(marks, numel, int(found[0]["kept"])))

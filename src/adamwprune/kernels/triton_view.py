@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from adamwprune.kernels.triton_step import FLOATS, KINDS, on, upload
 from adamwprune.prune.masks import BLOCK, Mask
 from adamwprune.prune.scores import EPS, SCORES, Score
 from adamwprune.prune.slices import View
-from adamwprune.prune.thresholds import Cut, key_value, non_finite
+from adamwprune.prune.thresholds import NOTHING_BELOW, Cut, non_finite
 
 #: Bits of a score's key that each pass counts, the highest first.
 DIGITS = (11, 11, 10)
@@ -81,17 +80,15 @@ class TritonView(View):
         marks = torch.empty(-(-numel // 8), dtype=torch.uint8, device=device)
         if not numel:
             return Mask(marks, 0, 0)
-        threshold = key_value(cut.key) if cut.count else -math.inf
-        spare = cut.at_key - cut.ties
         with on(device):
             table, numbers = self._tables()
             above, equal = torch.empty(2, self._blocks, dtype=torch.int32, device=device)
             grid = (self._blocks,)
             options: Any = {**constants, "enable_fp_fusion": False}
-            triton_select.count_kernel[grid](table, numbers, above, equal, threshold, **options)
+            triton_select.count_kernel[grid](table, numbers, above, equal, cut.threshold, **options)
             before = equal.cumsum(0) - equal
-            kept = above + torch.minimum((spare - before).clamp_(min=0), equal)
-            triton_select.mark_kernel[grid](table, numbers, before, marks, threshold, spare, **options)
+            kept = above + torch.minimum((cut.spare - before).clamp_(min=0), equal)
+            triton_select.mark_kernel[grid](table, numbers, before, marks, cut.threshold, cut.spare, **options)
         return Mask(marks, numel, self._kept - cut.count, kept.cumsum(0) - kept)
 
     @property
@@ -201,5 +198,5 @@ def _cut(view: TritonView, count: int, key: int, ties: int, below: int, at_key: 
     if not 0 <= count <= view._kept:
         raise AssertionError(f"cannot take {count} of {view._kept} scores")
     if count == 0:
-        return Cut(key=-(1 << 31), below=0, at_key=0, ties=0)
+        return NOTHING_BELOW
     return Cut(key=(key & 0xFFFFFFFF) - (1 << 31), below=below, at_key=at_key, ties=ties)

@@ -137,7 +137,7 @@ def _removed(cut: Cut, scores: Sequence[ScoreChunks], ranks: Ranks | None) -> li
     for row, chunks in zip(counts, scores, strict=True):
         for keys in map(order_key, chunks()):
             row += torch.stack([(keys < cut.key).sum(), (keys == cut.key).sum()]).cpu()
-    spare, removed = cut.at_key - cut.ties, []
+    spare, removed = cut.spare, []
     for below, at_key in (counts if ranks is None else ranks.sum(counts)).tolist():
         stay = min(at_key, spare)
         spare -= stay

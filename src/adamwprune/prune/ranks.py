@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from adamwprune.prune.thresholds import Chunks, Cut, lowest, non_finite, order_key
+from adamwprune.prune.thresholds import NOTHING_BELOW, Chunks, Cut, lowest, non_finite, order_key
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -87,12 +87,9 @@ def lowest_among(scopes: Sequence[Chunks], counts: Sequence[int], ranks: Ranks) 
     at_key, at_key_here = everywhere.gather(1, digit), here.gather(1, digit)
     rows = torch.cat([key - (1 << 31), rank, at_key, below_here, at_key_here], dim=1).tolist()
     return [
-        SharedCut(Cut(key, count - ties, at_key, ties), below, at_here) if count else SharedCut(_NOTHING, 0, 0)
+        SharedCut(Cut(key, count - ties, at_key, ties), below, at_here) if count else SharedCut(NOTHING_BELOW, 0, 0)
         for count, (key, ties, at_key, below, at_here) in zip(counts, rows, strict=True)
     ]
-
-
-_NOTHING = Cut(key=-(1 << 31), below=0, at_key=0, ties=0)
 
 
 def _digits(scope: Chunks, shift: int, prefix: int, device: torch.device) -> Tensor:
@@ -113,8 +110,7 @@ def own_parts(cuts: Sequence[SharedCut], ranks: Ranks) -> list[Cut]:
         before = ranks.before(torch.tensor([cut.at_key for cut in cuts]))
     parts = []
     for cut, earlier in zip(cuts, before.tolist(), strict=True):
-        spare = cut.whole.at_key - cut.whole.ties
-        stay = min(max(spare - earlier, 0), cut.at_key)
+        stay = min(max(cut.whole.spare - earlier, 0), cut.at_key)
         parts.append(Cut(key=cut.whole.key, below=cut.below, at_key=cut.at_key, ties=cut.at_key - stay))
     return parts
 

@@ -8,6 +8,7 @@ that of all tensors together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -43,7 +44,7 @@ def key_value(key: int) -> float:
 class Cut:
     """Where the lowest scores end: keys under ``key`` are below it, and so are the last of the ``at_key`` equal ones.
 
-    Of equal scores the first ``at_key - ties`` (tensor by tensor, in row-major order) stay, the last ``ties`` go:
+    Of equal scores the first ``spare`` (tensor by tensor, in row-major order) stay, the last ``ties`` go:
     the same choice on every rank and in every run.
     """
 
@@ -57,9 +58,19 @@ class Cut:
         """How many scores lie below the cut."""
         return self.below + self.ties
 
+    @property
+    def spare(self) -> int:
+        """How many of the scores at the cut stay, the first ones."""
+        return self.at_key - self.ties
+
+    @property
+    def threshold(self) -> float:
+        """The score at the cut: all above it stays."""
+        return key_value(self.key) if self.count else -math.inf
+
     def splitter(self) -> Callable[[Tensor], Tensor]:
         """A function of successive score chunks, in order, to bool: True where the weight is kept."""
-        spare = self.at_key - self.ties
+        spare = self.spare
 
         def keeps(scores: Tensor) -> Tensor:
             nonlocal spare
@@ -70,6 +81,10 @@ class Cut:
             return (keys > self.key) | kept_ties
 
         return keeps
+
+
+#: The cut that nothing lies below: its key is no score's.
+NOTHING_BELOW = Cut(key=-(1 << 31), below=0, at_key=0, ties=0)
 
 
 def lowest(chunks: Chunks, count: int) -> Cut:
@@ -86,7 +101,7 @@ def lowest(chunks: Chunks, count: int) -> Cut:
     if not 0 <= count <= int(upper.sum()):
         raise AssertionError(f"cannot take {count} of {int(upper.sum())} scores")
     if count == 0:
-        return Cut(key=-(1 << 31), below=0, at_key=0, ties=0)
+        return NOTHING_BELOW
     bin_, below = _bin_of_rank(upper, count)
     prefix = bin_ - _BINS // 2
     lower = _histogram((keys & (_BINS - 1))[keys >> 16 == prefix] for keys in map(order_key, chunks()))
