@@ -14,7 +14,7 @@ from jobs import SETS
 from views import made, scores_of, sorted_out
 
 from adamwprune import AdamWPrune, NonFiniteScoreError, Prune, kernels
-from adamwprune.kernels import formats, native, native_view
+from adamwprune.kernels import formats, native
 from adamwprune.kernels.native_view import SCORE_NAMES, NativeView
 from adamwprune.prune import SCORES, Mask
 from adamwprune.prune.slices import View

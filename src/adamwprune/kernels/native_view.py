@@ -60,12 +60,12 @@ class _Room:
     """What a cut needs for itself; memory that is not used is not taken from the system."""
 
     def __init__(self, view: NativeView) -> None:
-        self.scores = np.empty(native.cut_room(view._kept), np.float32)
+        self.scores = np.empty(native.cut_room(view.kept), np.float32)
         self.open = np.empty(-(-view.weight.numel() // 8), np.uint8)
 
     def fits(self, view: NativeView) -> bool:
         """Whether another tensor finds room."""
-        return len(self.scores) >= native.cut_room(view._kept) and len(self.open) * 8 >= view.weight.numel()
+        return len(self.scores) >= native.cut_room(view.kept) and len(self.open) * 8 >= view.weight.numel()
 
 
 class NativeView(View):
@@ -79,9 +79,9 @@ class NativeView(View):
         if row is None:
             yield from super().scores(score)
             return
-        for first in range(0, self._blocks, _TOGETHER):
+        for first in range(0, self.blocks, _TOGETHER):
             out = torch.empty(_TOGETHER * BLOCK)
-            last = min(first + _TOGETHER, self._blocks)
+            last = min(first + _TOGETHER, self.blocks)
             yield out[: native.call("adamw_scores", row.ctypes.data, first, last, out.data_ptr())]
 
     def cut(self, score: Score, count: int) -> Cut:
@@ -118,7 +118,7 @@ class NativeView(View):
         ours = [view for view in views if isinstance(view, NativeView)]
         rows = [view._row(score) for view in ours]
         known = [row for row in rows if row is not None]
-        kept = sum(view._kept for view in ours)
+        kept = sum(view.kept for view in ours)
         if len(known) < len(views):
             return View.cut_through(views, score, count)
         cut = _cut(known, kept, count, np.empty(native.cut_room(kept), np.float32))
@@ -126,7 +126,7 @@ class NativeView(View):
 
     def _cut(self, row: NDArray[np.void], score: Score, count: int, room: _Room, marks: Tensor | None = None) -> Cut:
         """The cut, with the mask where there are bytes for its ``marks``."""
-        cut = _cut([row], self._kept, count, room.scores, room.open, marks, self.weight.numel())
+        cut = _cut([row], self.kept, count, room.scores, room.open, marks, self.weight.numel())
         return cut or super().cut(score, count)
 
     def keep_above(self, cut: Cut, score: Score) -> Mask:
@@ -139,14 +139,6 @@ class NativeView(View):
         marks = torch.zeros(-(-self.weight.numel() // 8), dtype=torch.uint8)
         kept = native.call("adamw_mark", row.ctypes.data, cut.threshold, cut.spare, marks.data_ptr())
         return Mask(marks, self.weight.numel(), kept)
-
-    @property
-    def _blocks(self) -> int:
-        return -(-self.weight.numel() // BLOCK)
-
-    @property
-    def _kept(self) -> int:
-        return self.weight.numel() if self.mask is None else self.mask.kept
 
     def _units(self, score: Score) -> Units | None:
         """The units of moments in codes that the score needs."""

@@ -15,7 +15,7 @@ from adamwprune.kernels import triton_select
 from adamwprune.kernels.formats import UNITS, Units
 from adamwprune.kernels.layout import starts
 from adamwprune.kernels.triton_step import FLOATS, KINDS, on, upload
-from adamwprune.prune.masks import BLOCK, Mask
+from adamwprune.prune.masks import Mask
 from adamwprune.prune.scores import EPS, SCORES, Score
 from adamwprune.prune.slices import View
 from adamwprune.prune.thresholds import NOTHING_BELOW, Cut, non_finite
@@ -82,32 +82,24 @@ class TritonView(View):
             return Mask(marks, 0, 0)
         with on(device):
             table, numbers = self._tables()
-            above, equal = torch.empty(2, self._blocks, dtype=torch.int32, device=device)
-            grid = (self._blocks,)
+            above, equal = torch.empty(2, self.blocks, dtype=torch.int32, device=device)
+            grid = (self.blocks,)
             options: Any = {**constants, "enable_fp_fusion": False}
             triton_select.count_kernel[grid](table, numbers, above, equal, cut.threshold, **options)
             before = equal.cumsum(0) - equal
             kept = above + torch.minimum((cut.spare - before).clamp_(min=0), equal)
             triton_select.mark_kernel[grid](table, numbers, before, marks, cut.threshold, cut.spare, **options)
-        return Mask(marks, numel, self._kept - cut.count, kept.cumsum(0) - kept)
-
-    @property
-    def _blocks(self) -> int:
-        return -(-self.weight.numel() // BLOCK)
-
-    @property
-    def _kept(self) -> int:
-        return self.weight.numel() if self.mask is None else self.mask.kept
+        return Mask(marks, numel, self.kept - cut.count, kept.cumsum(0) - kept)
 
     def _written(self, score: Score, *, packed: bool) -> Tensor:
         """Scores of the kept weights (``packed``), or of all, as a flat tensor."""
         constants = self._constants(score)
         assert constants is not None
-        size = self._kept if packed else self.weight.numel()
+        size = self.kept if packed else self.weight.numel()
         out = torch.empty(size, dtype=torch.float32, device=self.weight.device)
         if size:
             with on(self.weight.device):
-                triton_select.scores_kernel[(self._blocks,)](
+                triton_select.scores_kernel[(self.blocks,)](
                     *self._tables(), out, PACKED=packed, **constants, enable_fp_fusion=False
                 )
         return out
@@ -171,7 +163,7 @@ def tables(views: Sequence[TritonView], first_programs: Sequence[int]) -> tuple[
 def _select(views: Sequence[Any], counts: Sequence[int], constants: Constants) -> list[Cut]:
     """The cuts of tensors that one specialisation scores."""
     device = views[0].weight.device
-    programs = np.array([-(-view._blocks // BLOCKS_EACH) for view in views])
+    programs = np.array([-(-view.blocks // BLOCKS_EACH) for view in views])
     owner = upload(np.repeat(np.arange(len(views), dtype=np.int32), programs), device)
     table, numbers = tables(views, (np.cumsum(programs) - programs).tolist())
     start = np.zeros((len(views), triton_select.SELECTION.value), np.int32)
@@ -194,9 +186,9 @@ def _select(views: Sequence[Any], counts: Sequence[int], constants: Constants) -
 def _cut(view: TritonView, count: int, key: int, ties: int, below: int, at_key: int, bad: int) -> Cut:
     """A row of the table of selections as a cut."""
     if bad:
-        raise non_finite(bad, view._kept)
-    if not 0 <= count <= view._kept:
-        raise AssertionError(f"cannot take {count} of {view._kept} scores")
+        raise non_finite(bad, view.kept)
+    if not 0 <= count <= view.kept:
+        raise AssertionError(f"cannot take {count} of {view.kept} scores")
     if count == 0:
         return NOTHING_BELOW
     return Cut(key=(key & 0xFFFFFFFF) - (1 << 31), below=below, at_key=at_key, ties=ties)

@@ -10,7 +10,7 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from adamwprune.prune.masks import CHUNK, Chunk, Mask, whole
+from adamwprune.prune.masks import BLOCK, CHUNK, Chunk, Mask, whole
 from adamwprune.prune.scores import Score
 from adamwprune.prune.thresholds import Cut, lowest
 
@@ -42,6 +42,16 @@ class View:
     betas: tuple[float, float] = (0.9, 0.999)
     age: int = 0
     first: int = 0
+
+    @property
+    def kept(self) -> int:
+        """How many weights are kept: as many scores there are."""
+        return self.weight.numel() if self.mask is None else self.mask.kept
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks the weights make, whether they are kept or not."""
+        return -(-self.weight.numel() // BLOCK)
 
     def chunks(self, size: int = CHUNK) -> Iterator[Chunk]:
         """The kept weights, a chunk at a time."""
