@@ -258,11 +258,19 @@ INLINE void step_types(const adamw_tensor *t, int64_t block, const int32_t weigh
         step_dense(t, block, weight_type, first_type, second_type);
 }
 
+#include "coded512.h"
+
 static void step(const adamw_tensor *t, int64_t block)
 {
     const int32_t w = t->weight_type, m = t->first_type, v = t->second_type;
-    if (t->correction || t->grad_type != w || m == ADAMW_I8)
+    if (t->grad_type != w || (t->correction && m != ADAMW_I8))
         step_any_block(t, block);
+    else if (m == ADAMW_I8 && t->correction)
+        step_coded(t, block, ADAMW_BF16, 1);
+    else if (m == ADAMW_I8 && w == ADAMW_BF16)
+        step_coded(t, block, ADAMW_BF16, 0);
+    else if (m == ADAMW_I8)
+        step_coded(t, block, ADAMW_F32, 0);
     else if (w == ADAMW_F32 && m == ADAMW_F32)
         step_types(t, block, ADAMW_F32, ADAMW_F32, ADAMW_F32);
     else if (w == ADAMW_F32)
