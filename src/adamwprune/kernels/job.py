@@ -3,13 +3,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from adamwprune.prune.masks import Mask
+
+
+class StepNumbers(NamedTuple):
+    """One step's constants, as the fast kernels' tables hold them, in this order."""
+
+    decay: Any
+    """What decoupled weight decay multiplies the weight by."""
+    coupled: Any
+    """Share of the weight that coupled weight decay adds to the gradient."""
+    grad_weight: Any
+    """1 - beta1."""
+    beta2: Any
+    square_weight: Any
+    """1 - beta2."""
+    bias2_sqrt: Any
+    """Root of what bias correction divides the second moment by."""
+    eps: Any
+    neg_step: Any
+    """Minus the learning rate, with the first moment's bias correction."""
+    theta: float
+    """SPAM's clipping threshold; 0 does not clip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +54,29 @@ class Hyper:
     def torch_options(self) -> dict[str, Any]:
         """Keyword arguments of torch's function."""
         return {name: getattr(self, name) for name in self.__slots__}
+
+    def numbers(self, updates: float | Tensor, theta: float | None) -> StepNumbers:
+        """The constants of update number ``updates`` (from 1), in double precision; kernels round them once.
+
+        A tensor of counts gives tensors, computed where the counts are, without waiting for that device.
+        """
+        on_device = isinstance(updates, Tensor)
+        lr, beta1, beta2 = (
+            x.double() if on_device and isinstance(x, Tensor) and x.device.type != "cpu" else float(x)
+            for x in (self.lr, self.beta1, self.beta2)
+        )
+        bias2 = 1.0 - beta2**updates
+        return StepNumbers(
+            decay=1.0 - lr * self.weight_decay if self.decoupled_weight_decay else 1.0,
+            coupled=0.0 if self.decoupled_weight_decay else self.weight_decay,
+            grad_weight=1.0 - beta1,
+            beta2=beta2,
+            square_weight=1.0 - beta2,
+            bias2_sqrt=bias2.sqrt() if isinstance(bias2, Tensor) else math.sqrt(bias2),
+            eps=self.eps,
+            neg_step=-(lr / (1.0 - beta1**updates)),
+            theta=theta or 0.0,
+        )
 
 
 @dataclass(frozen=True, slots=True)

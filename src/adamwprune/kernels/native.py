@@ -8,7 +8,6 @@ every step, and splits the work over as many threads as torch would use (the cal
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor
 
 from adamwprune.kernels.formats import CORRECTION, UNITS
-from adamwprune.kernels.job import Job
+from adamwprune.kernels.job import Job, StepNumbers
 from adamwprune.prune.masks import BLOCK, Mask
 
 #: Instruction sets, by the library's number. All give the same bits.
@@ -47,18 +46,6 @@ _STATES = (
 )
 
 _ADDRESSES = ("weight", "grad", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_avg_unit", "exp_avg_sq_unit")
-_NUMBERS = (
-    "scale",
-    "decay",
-    "coupled",
-    "grad_weight",
-    "beta2",
-    "square_weight",
-    "bias2_sqrt",
-    "eps",
-    "neg_step",
-    "theta",
-)
 
 #: `adamw_tensor` of csrc/adamw.h.
 _TENSOR = np.dtype(
@@ -66,7 +53,7 @@ _TENSOR = np.dtype(
     + [("numel", np.int64)]
     + [(f"{name}_type", np.int32) for name in ("weight", "grad", "first", "second")]
     + [("dense_state", np.int32), ("maximize", np.int32), ("number", np.uint32)]
-    + [(name, np.float32) for name in _NUMBERS],
+    + [(name, np.float32) for name in ("scale", *StepNumbers._fields)],
     align=True,
 )
 
@@ -234,8 +221,6 @@ def _describe(job: Job, weight: Tensor, grad: Tensor) -> tuple[float | int, ...]
     hyper, state, mask = job.hyper, job.state, job.mask
     first, second, updates = state["exp_avg"], state["exp_avg_sq"], int(job.step) + 1
     coded, correction = first.dtype == torch.int8, state.get(CORRECTION)
-    lr, beta1, beta2 = float(hyper.lr), float(hyper.beta1), float(hyper.beta2)
-    decay, coupled = (1.0 - lr * hyper.weight_decay, 0.0) if hyper.decoupled_weight_decay else (1.0, hyper.weight_decay)
     return (
         weight.data_ptr(),
         grad.data_ptr(),
@@ -256,15 +241,7 @@ def _describe(job: Job, weight: Tensor, grad: Tensor) -> tuple[float | int, ...]
         hyper.maximize,
         updates % (1 << 32),
         1.0 if job.scale is None else float(job.scale),
-        decay,
-        coupled,
-        1.0 - beta1,
-        beta2,
-        1.0 - beta2,
-        math.sqrt(1.0 - beta2**updates),
-        hyper.eps,
-        -(lr / (1.0 - beta1**updates)),
-        job.theta or 0.0,
+        *hyper.numbers(updates, job.theta),
     )
 
 

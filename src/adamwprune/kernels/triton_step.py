@@ -8,9 +8,8 @@ learning rate there, and a CUDA graph may replay the step.
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from adamwprune.kernels import triton_language as language
 from adamwprune.kernels import triton_update
-from adamwprune.kernels.formats import CORRECTION, UNITS
+from adamwprune.kernels.formats import CORRECTION
 from adamwprune.kernels.job import Hyper, Job
 from adamwprune.kernels.layout import starts
 from adamwprune.prune.masks import BLOCK
@@ -189,8 +188,7 @@ def _plan(jobs: Sequence[Job], weights: Sequence[Tensor], grads: Sequence[Tensor
 def _addresses(job: Job, weight: Tensor, grad: Tensor) -> tuple[int, ...]:
     """A tensor's row of the table: where everything lies, in the order of the kernel's columns."""
     state = job.state
-    names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", *UNITS.values(), CORRECTION)
-    there = (state[name].data_ptr() if name in state else 0 for name in names)
+    there = (state[name].data_ptr() if name in state else 0 for name in triton_update.ADDRESSES[2:-2])
     mask = (0, 0) if job.mask is None else (job.mask.bits.data_ptr(), starts(job.mask).data_ptr())
     return weight.data_ptr(), grad.data_ptr(), *there, *mask
 
@@ -246,7 +244,7 @@ def _numbers(jobs: Sequence[Job], device: torch.device) -> Tensor:
 
 def _row(hyper: Hyper, step: float, theta: float | None) -> NDArray[np.float32]:
     """One tensor's numbers, computed in double precision and rounded once, as the native kernel's."""
-    row = np.array([*_values(hyper, theta, step, math.sqrt), 0.0], np.float32)
+    row = np.array([*hyper.numbers(step, theta), _sign(hyper), 0.0], np.float32)
     row.view(np.int32)[-1] = int(step)
     return row
 
@@ -254,29 +252,13 @@ def _row(hyper: Hyper, step: float, theta: float | None) -> NDArray[np.float32]:
 def _numbers_on_device(counts: Tensor, hyper: Hyper, theta: float | None) -> Tensor:
     """The same from counts and a learning rate that live on the device."""
     steps = counts.to(torch.float64) + 1.0
-    values = (*_values(hyper, theta, steps, torch.sqrt), steps.to(torch.int32).view(torch.float32))
+    values = (*hyper.numbers(steps, theta), _sign(hyper), steps.to(torch.int32).view(torch.float32))
     table = torch.empty(len(counts), len(values), device=counts.device)
     for column, value in enumerate(values):
         table[:, column] = value
     return table
 
 
-def _values(hyper: Hyper, theta: float | None, step: Any, sqrt: Callable[[Any], Any]) -> tuple[Any, ...]:
-    """The kernel's numbers but for the last, in order; ``step`` counts this update too, one or many."""
-    lr, beta1, beta2 = (
-        x.double() if isinstance(x, Tensor) and x.device.type != "cpu" else float(x)
-        for x in (hyper.lr, hyper.beta1, hyper.beta2)
-    )
-    decay, coupled = (1.0 - lr * hyper.weight_decay, 0.0) if hyper.decoupled_weight_decay else (1.0, hyper.weight_decay)
-    return (
-        decay,
-        coupled,
-        1.0 - beta1,
-        beta2,
-        1.0 - beta2,
-        sqrt(1.0 - beta2**step),
-        hyper.eps,
-        -(lr / (1.0 - beta1**step)),
-        theta or 0.0,
-        -1.0 if hyper.maximize else 1.0,
-    )
+def _sign(hyper: Hyper) -> float:
+    """What the gradient is multiplied by: steps go uphill where the objective is maximized."""
+    return -1.0 if hyper.maximize else 1.0

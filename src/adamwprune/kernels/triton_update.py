@@ -37,11 +37,8 @@ COLUMNS = tl.constexpr(12)
 _NUMEL = tl.constexpr(10)
 _FIRST_PROGRAM = tl.constexpr(11)
 
-#: Columns of the table of numbers (float32; the last one an int32's bits), a row per tensor.
-NUMBERS = (
-    "decay", "coupled", "grad_weight", "beta2", "square_weight", "bias2_sqrt", "eps", "neg_step", "theta", "sign",
-    "update",
-)  # fmt: skip
+#: Columns of the table of numbers (float32), a row per tensor: :class:`adamwprune.kernels.job.StepNumbers`, the
+#: gradient's sign, and the update's number as an int32's bits.
 _NUMBERS = tl.constexpr(11)
 
 
