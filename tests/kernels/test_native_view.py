@@ -15,7 +15,8 @@ from views import made, scores_of, sorted_out
 
 from adamwprune import AdamWPrune, NonFiniteScoreError, Prune, kernels
 from adamwprune.kernels import formats, native
-from adamwprune.kernels.native_view import SCORE_NAMES, NativeView
+from adamwprune.kernels.known import SCORE_NAMES
+from adamwprune.kernels.native_view import NativeView
 from adamwprune.prune import SCORES, Mask
 from adamwprune.prune.slices import View
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from adamwprune.kernels import native, reference, triton_support
 from adamwprune.kernels.job import Hyper, Job
+from adamwprune.kernels.known import FLOATS
 from adamwprune.kernels.native_view import NativeView
 from adamwprune.prune.masks import Mask
 from adamwprune.prune.scores import Score
@@ -93,7 +94,7 @@ def _fast(device_type: str) -> ModuleType | None:
 def backend_of(weight: Tensor) -> str:
     """Name of the kernels that step a tensor's kept weights; types that fast ones do not know are the reference's."""
     fast = _fast(weight.device.type)
-    return backend(weight.device.type) if fast is not None and weight.dtype in fast.FLOATS else "reference"
+    return backend(weight.device.type) if fast is not None and weight.dtype in FLOATS else "reference"
 
 
 def step(jobs: Sequence[Job]) -> None:
@@ -166,7 +167,7 @@ def zero_masked(tensor: Tensor, mask: Mask) -> None:
 def kept_square_sum(grad: Tensor, mask: Mask) -> Tensor:
     """Sum of the squares of a gradient's kept entries, a float64 scalar."""
     fast = _fast(grad.device.type)
-    if fast is not None and grad.is_contiguous() and grad.dtype in fast.FLOATS:
+    if fast is not None and grad.is_contiguous() and grad.dtype in FLOATS:
         return torch.as_tensor(fast.kept_square_sum(grad, mask), dtype=torch.float64)
     return reference.kept_square_sum(grad, mask)
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from adamwprune.kernels.formats import CORRECTION, UNITS
 from adamwprune.kernels.job import Job, StepNumbers
+from adamwprune.kernels.known import knows_types
 from adamwprune.prune.masks import BLOCK, Mask
 
 #: Instruction sets, by the library's number. All give the same bits.
@@ -35,15 +36,6 @@ _LEAST_BLOCKS = 64
 
 #: Types of weights, gradients and state that the library takes, by its numbers.
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2, torch.uint8: 3}
-
-FLOATS = (torch.float32, torch.bfloat16)
-
-#: Types of `exp_avg` and `exp_avg_sq` that go together, under either type of weights.
-_STATES = (
-    (torch.float32, torch.float32),
-    (torch.bfloat16, torch.float32),
-    (torch.int8, torch.uint8),
-)
 
 _ADDRESSES = ("weight", "grad", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_avg_unit", "exp_avg_sq_unit")
 
@@ -110,10 +102,7 @@ def best_instruction_set() -> str:
 
 def supports(job: Job) -> bool:
     """Whether the kernel can take a tensor: on a CPU, in one of the combinations of types that it knows."""
-    weight, state = job.weight.dtype, (job.state["exp_avg"].dtype, job.state["exp_avg_sq"].dtype)
-    types = weight in FLOATS and job.grad.dtype in FLOATS
-    types = types and (state in _STATES or state == (weight, weight) == (torch.bfloat16, torch.bfloat16))
-    return job.weight.device.type == "cpu" and types and not job.hyper.differentiable
+    return job.weight.device.type == "cpu" and knows_types(job) and not job.hyper.differentiable
 
 
 def step(jobs: Sequence[Job], instruction_set: str | None = None) -> None:

@@ -18,13 +18,11 @@ from torch import Tensor
 
 from adamwprune.kernels import native
 from adamwprune.kernels.formats import Units
+from adamwprune.kernels.known import FLOATS, SCORE_NAMES, knows_score
 from adamwprune.prune.masks import BLOCK, Mask
-from adamwprune.prune.scores import EPS, SCORES, Score
+from adamwprune.prune.scores import EPS, Score
 from adamwprune.prune.slices import View
 from adamwprune.prune.thresholds import NOTHING_BELOW, Cut, non_finite, order_key
-
-#: Scores that the library knows, in the order of csrc/adamw.h.
-SCORE_NAMES = ("magnitude", "hybrid", "scale-aware", "state", "fisher", "taylor", "movement")
 
 #: Blocks whose scores are made at once where all are wanted.
 _TOGETHER = 64
@@ -147,14 +145,14 @@ class NativeView(View):
 
     def _row(self, score: Score) -> NDArray[np.void] | None:
         """The tensor's description for a score; None where the library cannot make it."""
-        if score.name not in SCORE_NAMES or SCORES[score.name] is not score:
+        if not knows_score(score):
             return None
         if "g" in score.needs and self.grad_factor is not None:
             return None
         wanted = {"grad": "g", "exp_avg": "m", "exp_avg_sq": "v", "movement": "movement"}
         tensors = {"weight": self.weight, **{f: getattr(self, f) for f, need in wanted.items() if need in score.needs}}
         units = self._units(score)
-        types = native.FLOATS if units is None else (*native.FLOATS, torch.int8, torch.uint8)
+        types = FLOATS if units is None else (*FLOATS, torch.int8, torch.uint8)
         if not all(isinstance(x, Tensor) and x.is_contiguous() and x.dtype in types for x in tensors.values()):
             return None
         if "movement" in tensors and self.movement is not None and self.movement.dtype != torch.float32:

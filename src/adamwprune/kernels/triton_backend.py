@@ -4,6 +4,6 @@
 from __future__ import annotations
 
 from adamwprune.kernels.triton_move import compact, kept_square_sum, zero_masked
-from adamwprune.kernels.triton_step import FLOATS, step, supports
+from adamwprune.kernels.triton_step import step, supports
 
-__all__ = ["FLOATS", "compact", "kept_square_sum", "step", "supports", "zero_masked"]
+__all__ = ["compact", "kept_square_sum", "step", "supports", "zero_masked"]

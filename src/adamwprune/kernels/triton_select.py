@@ -27,8 +27,7 @@ from adamwprune.kernels.triton_language import (
 )
 from adamwprune.kernels.triton_update import load_moment
 
-#: Scores by number, in this order.
-SCORE_NAMES = ("magnitude", "hybrid", "scale-aware", "state", "fisher", "taylor", "movement")
+#: Scores by number, in the order of :data:`adamwprune.kernels.known.SCORE_NAMES`.
 MAGNITUDE = tl.constexpr(0)
 HYBRID = tl.constexpr(1)
 SCALE_AWARE = tl.constexpr(2)

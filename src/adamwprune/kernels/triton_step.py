@@ -23,6 +23,7 @@ from adamwprune.kernels import triton_language as language
 from adamwprune.kernels import triton_update
 from adamwprune.kernels.formats import CORRECTION
 from adamwprune.kernels.job import Hyper, Job
+from adamwprune.kernels.known import knows_types
 from adamwprune.kernels.layout import starts
 from adamwprune.prune.masks import BLOCK
 
@@ -35,17 +36,6 @@ KINDS = {
     torch.bfloat16: language.BFLOAT16.value,
     torch.int8: language.CODES.value,
     torch.uint8: language.CODES.value,
-}
-
-#: Types of weights and gradients that the kernels take.
-FLOATS = (torch.float32, torch.bfloat16)
-
-#: Types of (weight, exp_avg, exp_avg_sq) that are updated in float32.
-_STATES = {
-    *((weight, torch.float32, torch.float32) for weight in FLOATS),
-    *((weight, torch.bfloat16, torch.float32) for weight in FLOATS),
-    *((weight, torch.int8, torch.uint8) for weight in FLOATS),
-    (torch.bfloat16, torch.bfloat16, torch.bfloat16),
 }
 
 #: Warps to a program: two to four weights a thread, which leaves registers for several programs at once.
@@ -95,11 +85,10 @@ _captured: list[Plan] = []
 
 
 def supports(job: Job) -> bool:
-    """Whether the kernel can take a tensor: float32 or bfloat16, updated in float32, everything on one device."""
-    types = (job.weight.dtype, job.state["exp_avg"].dtype, job.state["exp_avg_sq"].dtype)
-    plain = types in _STATES and job.grad.dtype in FLOATS and not job.hyper.differentiable
-    codes = types[1] == torch.int8
-    return plain and not (codes and job.hyper.amsgrad) and not (CORRECTION in job.state and types[0] == torch.float32)
+    """Whether the kernel can take a tensor; codes go without AMSGrad, and corrections with bfloat16 weights only."""
+    codes = job.state["exp_avg"].dtype == torch.int8
+    odd = (codes and job.hyper.amsgrad) or (CORRECTION in job.state and job.weight.dtype == torch.float32)
+    return knows_types(job) and not job.hyper.differentiable and not odd
 
 
 @torch.no_grad()

@@ -13,10 +13,11 @@ from torch import Tensor
 from adamwprune.kernels import triton_language as language
 from adamwprune.kernels import triton_select
 from adamwprune.kernels.formats import UNITS, Units
+from adamwprune.kernels.known import FLOATS, SCORE_NAMES, knows_score
 from adamwprune.kernels.layout import starts
-from adamwprune.kernels.triton_step import FLOATS, KINDS, on, upload
+from adamwprune.kernels.triton_step import KINDS, on, upload
 from adamwprune.prune.masks import Mask
-from adamwprune.prune.scores import EPS, SCORES, Score
+from adamwprune.prune.scores import EPS, Score
 from adamwprune.prune.slices import View
 from adamwprune.prune.thresholds import NOTHING_BELOW, Cut, non_finite
 
@@ -109,7 +110,7 @@ class TritonView(View):
 
     def _constants(self, score: Score) -> Constants | None:
         """Which specialisation makes the tensor's scores; None where none can."""
-        if score.name not in triton_select.SCORE_NAMES or SCORES[score.name] is not score:
+        if not knows_score(score):
             return None
         needed = [getattr(self, _SLICES[name]) for name in sorted(score.needs | {"w"})]
         types = FLOATS if self.decode is None else KINDS
@@ -127,7 +128,7 @@ class TritonView(View):
         if self.mask is None:
             layout = language.WHOLE
         return {
-            "SCORE": triton_select.SCORE_NAMES.index(score.name),
+            "SCORE": SCORE_NAMES.index(score.name),
             "LAYOUT": layout.value,
             "WEIGHT": KINDS[self.weight.dtype],
             "FIRST": KINDS[self.exp_avg.dtype] if "m" in score.needs and self.exp_avg is not None else 0,
