@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tables of `when_state_pays.py`: losses by arm, and differences to the best magnitude arm seed by seed.
+"""Tables of the experiments: what each arm reached, and differences to the best magnitude arm seed by seed.
 
     python experiments/compare.py
 
@@ -12,6 +12,7 @@ import json
 import math
 import re
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,57 +24,82 @@ BLOCK = re.compile(r"(<!-- experiment: (\S+) -->\n).*?(<!-- /experiment -->)", r
 #: Two-sided 95 % quantiles of Student's t, by degrees of freedom.
 T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
 
-Losses = dict[tuple[str, float], dict[int, float]]
+#: What was reached, by (arm, sparsity) and seed.
+Reached = dict[tuple[str, float], dict[int, float]]
 
 
-def losses(name: str) -> Losses:
-    """Validation loss by (arm, sparsity) and seed."""
-    found: Losses = {}
-    for line in (RESULTS / f"{name}.jsonl").read_text().splitlines():
-        row: dict[str, Any] = json.loads(line)
-        found.setdefault((row["arm"], row["sparsity"]), {})[row["seed"]] = row["loss"]
-    return found
+@dataclass(frozen=True)
+class Experiment:
+    """The rows of one file: what was measured, and in what."""
+
+    reached: Reached
+    unit: str
+    #: 1 where less is better, -1 where more is.
+    sign: int
+    digits: int
+
+    @classmethod
+    def read(cls, name: str) -> Experiment:
+        """Accuracy where rows have it, else the loss."""
+        rows: list[dict[str, Any]] = [*map(json.loads, (RESULTS / f"{name}.jsonl").read_text().splitlines())]
+        classifies = "accuracy" in rows[0]
+        reached: Reached = {}
+        for row in rows:
+            arm = f"{row['arm']}, {row['weights']:,} weights" if "weights" in row else row["arm"]
+            by_seed = reached.setdefault((arm, row["sparsity"]), {})
+            by_seed[row["seed"]] = row["accuracy" if classifies else "loss"]
+        return cls(reached, "% correct", -1, 2) if classifies else cls(reached, "nats per byte", 1, 4)
+
+    def rank(self, key: tuple[str, float]) -> float:
+        """The better an arm's mean, the lower."""
+        return self.sign * statistics.fmean(self.reached[key].values())
+
+    def order(self, key: tuple[str, float]) -> tuple[float, str, float]:
+        """Where a row stands: by sparsity, then by window (dense networks have none), the best first."""
+        return key[1], key[0].split("/")[0] if key[1] else "", self.rank(key)
+
+    def best_magnitude(self, arm: str, sparsity: float) -> tuple[str, float] | None:
+        """The best arm that ranks by magnitude alone, at the same sparsity and in the same window."""
+        window = arm.split("/")[0] + "/"
+        rivals = [key for key in self.reached if key[1] == sparsity and _rival(key[0]) and key[0].startswith(window)]
+        return min(rivals, key=self.rank, default=None)
 
 
-def mean_and_spread(values: list[float]) -> str:
+def mean_and_spread(values: list[float], digits: int) -> str:
     """Mean ± sample standard deviation."""
-    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.4f}{spread}"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{spread}"
 
 
-def paired(ours: dict[int, float], theirs: dict[int, float]) -> str:
+def paired(ours: dict[int, float], theirs: dict[int, float], digits: int = 4) -> str:
     """Mean difference over the seeds that both have, with its 95 % interval."""
     differences = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
     if len(differences) < 2:
         return "–"
     half = T95[len(differences) - 1] * statistics.stdev(differences) / math.sqrt(len(differences))
-    return f"{statistics.fmean(differences):+.4f} ± {half:.4f}"
+    return f"{statistics.fmean(differences):+.{digits}f} ± {half:.{digits}f}"
 
 
 def table(name: str) -> str:
-    """Arms by window and loss; a difference is to the best magnitude arm of the same window and sparsity."""
-    found = losses(name)
+    """Arms by sparsity, window and what they reached, beside the best magnitude arm of the same window and sparsity."""
+    experiment = Experiment.read(name)
     lines = [
-        "| arm | sparsity | seeds | nats per byte | − best magnitude arm (95 %) |",
+        f"| arm | sparsity | seeds | {experiment.unit} | − best magnitude arm (95 %) |",
         "| :--- | ---: | ---: | ---: | ---: |",
     ]
-    for (arm, sparsity), ours in sorted(
-        found.items(), key=lambda item: (item[0][1], item[0][0].split("/")[0], _mean(item[1]))
-    ):
-        rivals = {
-            other: their
-            for (other, s), their in found.items()
-            if s == sparsity and _rival(other) and other.split("/")[0] == arm.split("/")[0]
-        }
-        best = min(rivals, key=lambda other: _mean(rivals[other]), default=None)
-        difference = "–" if best is None or best == arm or not sparsity else paired(ours, rivals[best])
-        cells = [arm, f"{sparsity:.0%}", str(len(ours)), mean_and_spread(list(ours.values())), difference]
+    for key in sorted(experiment.reached, key=experiment.order):
+        (arm, sparsity), ours = key, experiment.reached[key]
+        best = experiment.best_magnitude(arm, sparsity)
+        difference = "–" if best is None or best == key else paired(ours, experiment.reached[best], experiment.digits)
+        cells = [
+            arm,
+            f"{sparsity:.0%}",
+            str(len(ours)),
+            mean_and_spread([*ours.values()], experiment.digits),
+            difference,
+        ]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines).replace("-0.", "−0.")
-
-
-def _mean(values: dict[int, float]) -> float:
-    return statistics.fmean(values.values())
+    return re.sub(r"\| -(?=\d)", "| −", "\n".join(lines))
 
 
 def _rival(arm: str) -> bool:

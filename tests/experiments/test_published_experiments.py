@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
 """The experiments' tables in the documents are those of the stored runs."""
 
-import importlib.util
+import importlib
+import json
+import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("compare", ROOT / "experiments" / "compare.py")
-compare = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(compare)
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
+compare = importlib.import_module("compare")
 
 
 def test_tables_are_the_measured_ones():
@@ -41,6 +41,26 @@ def test_the_rival_is_the_best_magnitude_arm_of_the_window(tmp_path, monkeypatch
     monkeypatch.setattr(compare, "RESULTS", tmp_path)
     state = next(line for line in compare.table("x").splitlines() if "state-global" in line)
     assert "−0.1000 ± 0.0000" in state
+
+
+def test_more_is_better_where_accuracy_was_measured(tmp_path, monkeypatch):
+    rows = [
+        {"arm": arm, "sparsity": 0.9, "seed": seed, "loss": 0.0, "accuracy": accuracy + seed}
+        for arm, accuracy in [("75-90/lamp", 60.0), ("75-90/magnitude-erk", 64.0), ("75-90/state-global", 63.0)]
+        for seed in (0, 1)
+    ]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr(compare, "RESULTS", tmp_path)
+    arms = [line.split(" | ") for line in compare.table("x").splitlines()[2:]]
+    assert [arm[0] for arm in arms] == ["| 75-90/magnitude-erk", "| 75-90/state-global", "| 75-90/lamp"]
+    assert arms[1][3:] == ["63.50 ± 0.71", "−1.00 ± 0.00 |"]
+
+
+def test_a_small_dense_network_shows_its_weights(tmp_path, monkeypatch):
+    row = {"arm": "width-44", "sparsity": 0.0, "seed": 0, "loss": 1.9, "weights": 12345}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row))
+    monkeypatch.setattr(compare, "RESULTS", tmp_path)
+    assert "| width-44, 12,345 weights | 0% | 1 | 1.9000 | – |" in compare.table("x")
 
 
 @pytest.mark.parametrize("arm", ["75-90/state-global", "dense"])
