@@ -63,6 +63,15 @@ def test_distributions_and_scores_are_axes() -> None:
     assert len(runs) == 2 + 12 + 24
 
 
+def test_small_dense_networks_are_runs_of_the_dense_arms() -> None:
+    runs = settings.load(ROOT, DIGITS, ["SMALL_WIDTHS=0.7 0.3", "SEEDS=1"]).runs()
+    assert len(runs) == 14 + 2 * 2
+    small = [run for run in runs if run.width != 1.0]
+    assert {(run.optimizer, run.pruning_method, run.width) for run in small} == {
+        (optimizer, "none", width) for optimizer in ("adamw", "adamwspam") for width in (0.7, 0.3)
+    }
+
+
 def test_arms_without_kconfig() -> None:
     arm = "optimizer=adamw pruning-method=magnitude,movement target-sparsity=0.5,0.9 seed=0,1,2"
     runs = parse_arm(arm, RunConfig(epochs=3, spam_theta=50.0))

@@ -35,6 +35,7 @@ TEXTS = {
     "INIT": "weights.pt",
     "RESULTS_DIR": "elsewhere",
     "SPARSITIES": "0.8",
+    "SMALL_WIDTHS": "0.5",
     "STATE_SCORES": "fisher hybrid",
     "MAGNITUDE_SCORES": "lamp",
     "DISTRIBUTIONS": "global erk",
@@ -147,6 +148,11 @@ def test_sizes_of_the_presets() -> None:
         # A dense row, and magnitude and state at three sparsities; times three seeds.
         **dict.fromkeys(("resnet20", "gpt2-tiny", "gpt2-shakespeare"), 3 * (1 + 2 * 3)),
         **dict.fromkeys(("resnet18", "resnet50"), 3 * (2 + 2 * 3)),
+        # Small dense networks beside a dense row, magnitude and state; movement in the two that are not MNIST's.
+        "mnist-sparse": 3 * (1 + 2 + 2 * 2),
+        "shakespeare-short": 3 * (1 + 2 + 3 * 2),
+        "cifar10-short": 3 * (1 + 1 + 3),
+        "wikipedia-short": 3 * (1 + 2 * 2),
         "resnet50-original": 3 * (1 + 2 * 3),
         "gpt2": 3,
         "gpt2-original": 3,
@@ -169,6 +175,7 @@ def test_the_defaults_are_the_default_preset() -> None:
         ("CONFIG_EPOCHS=3", 'CONFIG_EPOCHS is text: write CONFIG_EPOCHS="3"'),
         ('CONFIG_EPOCHS="many"', "CONFIG_EPOCHS: 'many' is not a whole number"),
         ('CONFIG_SPARSITIES="50 70"', "'50' is not a sparsity in [0, 1): write 70 % as 0.7"),
+        ('CONFIG_SMALL_WIDTHS="0.5 2"', "CONFIG_SMALL_WIDTHS: '2' is not a width in (0, 1): half as wide is 0.5"),
         ("CONFIG_ADAM_STATE=y", "has no effect: it needs CONFIG_OPTIMIZER_ADAM"),
         ("CONFIG_SGD_STATE=y", "there is no CONFIG_SGD_STATE"),
         ("CONFIG_OPTIMIZER_SGD=m", "expected y or n"),
@@ -202,6 +209,8 @@ def test_arms_are_checked_with_their_place(tmp_path: Path) -> None:
         settings.load(ROOT, path)
     with pytest.raises(ExperimentError, match="arms that prune need CONFIG_SPARSITIES"):
         load("SPARSITIES=")
+    with pytest.raises(ExperimentError, match="CONFIG_SMALL_WIDTHS has no effect: no optimizer trains dense"):
+        load("SMALL_WIDTHS=0.5", "ADAMW_NONE=n", "OPTIMIZER_ADAMWSPAM=n")
     with pytest.raises(ExperimentError, match="cannot read the configuration"):
         settings.load(ROOT, tmp_path / "missing")
 

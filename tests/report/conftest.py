@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -154,4 +155,21 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.add(optimizer="sgd", seed=0, status="failed")
     folder.add(optimizer="sgd", seed=1, status="unfinished")
     folder.add(optimizer="sgd", seed=2, status="missing")
+    return folder.write()
+
+
+@pytest.fixture(scope="session")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model: dense, magnitude in two variants, and state, which differ by known losses; read only."""
+    folder = Folder(tmp_path_factory.mktemp("results") / "spoken")
+    for seed in range(3):
+        for fields, loss in (
+            ({"optimizer": "adamw"}, 1.50),
+            ({"optimizer": "adamw", "pruning_method": "magnitude", "target_sparsity": 0.5}, 1.60),
+            ({"optimizer": "adamw", "pruning_method": "magnitude", "score": "lamp", "target_sparsity": 0.5}, 1.58),
+            ({"optimizer": "adamwprune", "pruning_method": "state", "target_sparsity": 0.5}, 1.55),
+        ):
+            loss += 0.1 * seed
+            found = {"val_loss": loss, "test_loss": loss}
+            folder.add(seed=seed, scores={**found, "val_perplexity": math.exp(loss), "test_perplexity": 4.0}, **fields)
     return folder.write()

@@ -51,6 +51,9 @@ class Elements(HTMLParser):
         return [value for _, name, value in self.attributes if name in names]
 
 
+OF_IMAGES = {plot.name for plot in PLOTS} - {"perplexity"}
+
+
 @pytest.fixture(scope="module")
 def built(tiny: Path) -> Path:
     build(tiny)
@@ -59,7 +62,7 @@ def built(tiny: Path) -> Path:
 
 def test_every_file_of_the_report_is_there(built: Path) -> None:
     expected = {"index.html", "table.md", "table.txt"}
-    expected |= {f"{plot.name}.{form}" for plot in PLOTS for form in ("png", "svg")}
+    expected |= {f"{plot}.{form}" for plot in OF_IMAGES for form in ("png", "svg")}
     assert {path.name for path in (built / "report").iterdir()} == expected
     assert (built / "report" / "table.txt").read_text() == table(built)
 
@@ -79,7 +82,7 @@ def test_page_loads_nothing_from_anywhere(built: Path) -> None:
     assert not any("//" in value for value in elements.values("src", "href", "srcset", "xlink:href", "action"))
     assert "@import" not in text
     assert "url(http" not in text
-    assert elements.tags.count("svg") == len(PLOTS)
+    assert elements.tags.count("svg") == len(OF_IMAGES)
 
 
 def test_ids_are_unique_and_inner_links_lead_somewhere(built: Path) -> None:
@@ -115,6 +118,18 @@ def test_names_are_escaped(folder: Any) -> None:
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert "a&amp;b&lt;i&gt;" in text
+
+
+def test_a_language_model_is_shown_by_its_perplexity(spoken: Path) -> None:
+    paths = build(spoken)
+    assert {path.name for path in paths.plots if path.suffix == ".png"} == {
+        "perplexity.png",
+        "over-time.png",
+        "bytes.png",
+    }
+    text = paths.page.read_text()
+    assert "<td>4.000</td>" in text
+    assert "accuracy" not in text.lower()
 
 
 def test_a_matrix_without_a_finished_run_has_a_report(folder: Any) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every registered plot: it draws, it names every arm, and the same input gives the same bytes."""
+"""Every registered plot: it draws what its measure is for, names every arm, and gives the same bytes twice."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.figure import Figure
 
 from adamwprune.report.comparison import Comparison, compare
+from adamwprune.report.drawing import band, over_time, zoom_past_start
+from adamwprune.report.measure import measure_of
 from adamwprune.report.palette import looks
 from adamwprune.report.plots import PLOTS, Plot, draw
 from adamwprune.report.read import read_matrix
@@ -17,20 +20,61 @@ from adamwprune.report.read import read_matrix
 named = pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.name)
 
 
-@pytest.fixture(scope="module")
-def comparison(tiny: Path) -> Comparison:
-    return compare(read_matrix(tiny))[0]
+def drawn(comparison: Comparison) -> dict[str, dict[str, bytes]]:
+    """Files by plot, of the plots that have something to draw."""
+    return {plot.name: files for plot in PLOTS if (files := draw(plot, comparison))}
+
+
+def words(svg: bytes) -> str:
+    return " ".join(element.text or "" for element in ElementTree.fromstring(svg).iter())
+
+
+@pytest.mark.parametrize(
+    ("path", "names"), [("tiny", "accuracy over-time bytes"), ("spoken", "perplexity over-time bytes")]
+)
+def test_draws_the_same_files_twice_and_names_every_arm(path: str, names: str, request: pytest.FixtureRequest) -> None:
+    comparison = compare(read_matrix(request.getfixturevalue(path)))[0]
+    first = drawn(comparison)
+    assert first == drawn(comparison)
+    assert list(first) == names.split()
+    for files in first.values():
+        assert files["png"].startswith(b"\x89PNG")
+        assert all(row.label in words(files["svg"]) for row in comparison.rows)
+        assert b"<dc:date>" not in files["svg"]
 
 
 @named
-def test_draws_the_same_files_twice_and_names_every_arm(plot: Plot, comparison: Comparison) -> None:
-    first = draw(plot, comparison)
-    assert first == draw(plot, comparison)
-    assert first["png"].startswith(b"\x89PNG")
-    words = " ".join(element.text or "" for element in ElementTree.fromstring(first["svg"]).iter())
-    assert all(row.label in words for row in comparison.rows)
-    assert b"<dc:date>" not in first["svg"]
+def test_a_caption_is_a_sentence(plot: Plot) -> None:
     assert plot.caption.endswith(".")
+
+
+def test_axes_of_a_language_model_are_its_own(spoken: Path) -> None:
+    files = drawn(compare(read_matrix(spoken))[0])
+    assert "test perplexity" in words(files["perplexity"]["svg"])
+    told = words(files["over-time"]["svg"])
+    assert "validation loss (nats per token)" in told
+    assert "step" in told.split()
+    assert "accuracy" not in told + words(files["perplexity"]["svg"])
+
+
+@pytest.mark.parametrize("path", ["tiny", "spoken"])
+def test_every_late_mean_is_inside_the_axes(path: str, request: pytest.FixtureRequest) -> None:
+    comparison = compare(read_matrix(request.getfixturevalue(path)))[0]
+    measure = measure_of(comparison.rows)
+    axes = Figure().add_subplot()
+    for row in comparison.rows:
+        band(axes, row, measure.validation, measure.position, looks([row])[row.label], measure.scale)
+    whole = axes.get_ylim()
+    zoom_past_start(axes, comparison.rows, measure)
+    low, high = axes.get_ylim()
+    shown = [
+        measure.scale * summary.mean
+        for row in comparison.rows
+        for place, summary in over_time(row, measure.validation, measure.position)
+        if place >= 0.3 * (10 if measure.position == "epoch" else 200)
+    ]
+    assert low < min(shown) < max(shown) < high
+    assert high - low < 0.8 * (whole[1] - whole[0])
 
 
 @named
@@ -44,7 +88,8 @@ def test_draws_a_single_dense_seed_and_a_single_target(plot: Plot, folder: Any) 
     dense = compare(read_matrix(folder.write()))[0]
     assert draw(plot, dense).keys() in (set(), {"png", "svg"})
     folder.add(pruning_method="magnitude", target_sparsity=0.5)
-    assert draw(plot, compare(read_matrix(folder.write()))[0]).keys() == {"png", "svg"}
+    drawn_at_all = set() if plot.name == "perplexity" else {"png", "svg"}
+    assert draw(plot, compare(read_matrix(folder.write()))[0]).keys() == drawn_at_all
 
 
 def test_arms_never_look_alike(folder: Any) -> None:
@@ -56,6 +101,7 @@ def test_arms_never_look_alike(folder: Any) -> None:
     assert len(set(looks(rows).values())) == len(rows) == 6
 
 
-def test_an_arm_looks_the_same_whoever_stands_beside_it(comparison: Comparison) -> None:
+def test_an_arm_looks_the_same_whoever_stands_beside_it(tiny: Path) -> None:
+    comparison = compare(read_matrix(tiny))[0]
     together = looks(comparison.rows)
     assert all(looks([row])[row.label] == together[row.label] for row in comparison.rows)

@@ -28,16 +28,21 @@ def expand(
     *,
     sparsities: Sequence[float],
     distributions: Sequence[str | None] = (None,),
+    small_widths: Sequence[float] = (),
     seeds: Sequence[int],
 ) -> list[RunConfig]:
-    """Every run of the matrix, seed by seed, so that a matrix cut short still compares all its arms."""
+    """Every run of the matrix, seed by seed, so that a matrix cut short still compares all its arms.
+
+    Arms that do not prune run at the ``small_widths`` too: the dense networks that a sparse one has to beat.
+    """
     configs = []
     for seed, arm in itertools.product(seeds, tuple(arms)):
         config = common.replace(
             seed=seed, optimizer=arm.optimizer, base=arm.base, pruning_method=arm.method, score=arm.score
         )
         if arm.method == "none":
-            configs.append(relevant(config))
+            dense = relevant(config)
+            configs += [dense, *(dense.replace(width=width) for width in small_widths)]
             continue
         for distribution, sparsity in itertools.product(distributions, sparsities):
             configs.append(relevant(config.replace(target_sparsity=sparsity, distribution=distribution)))

@@ -25,6 +25,7 @@ class Settings:
     arms: tuple[Arm, ...]
     sparsities: tuple[float, ...]
     distributions: tuple[str | None, ...]
+    small_widths: tuple[float, ...]
     seeds: tuple[int, ...]
     jobs: int
     results_dir: Path
@@ -36,7 +37,12 @@ class Settings:
     def runs(self) -> list[RunConfig]:
         """The matrix."""
         return expand(
-            self.common, self.arms, sparsities=self.sparsities, distributions=self.distributions, seeds=self.seeds
+            self.common,
+            self.arms,
+            sparsities=self.sparsities,
+            distributions=self.distributions,
+            small_widths=self.small_widths,
+            seeds=self.seeds,
         )
 
 
@@ -57,6 +63,7 @@ def read(kconfig: Kconfig) -> Settings:
         arms=tuple(_arms(kconfig)),
         sparsities=tuple(_list(kconfig, "SPARSITIES", _sparsity)),
         distributions=tuple(_list(kconfig, "DISTRIBUTIONS", str)) or (None,),
+        small_widths=tuple(_list(kconfig, "SMALL_WIDTHS", _small_width)),
         seeds=_seeds(kconfig),
         jobs=_whole(kconfig, "JOBS", least=0),
         results_dir=Path(_present(kconfig, "RESULTS_DIR")),
@@ -67,6 +74,11 @@ def read(kconfig: Kconfig) -> Settings:
     if not settings.sparsities and any(arm.method != "none" for arm in settings.arms):
         raise ExperimentError(
             f'{kconfig.origin("SPARSITIES")}: arms that prune need CONFIG_SPARSITIES, as in "0.5 0.9"'
+        )
+    if settings.small_widths and all(arm.method != "none" for arm in settings.arms):
+        raise ExperimentError(
+            f"{kconfig.origin('SMALL_WIDTHS')}: CONFIG_SMALL_WIDTHS has no effect: no optimizer trains dense, "
+            "as with CONFIG_ADAMW_NONE=y"
         )
     return settings
 
@@ -121,6 +133,16 @@ def _sparsity(word: str) -> float:
         value = -1.0
     if not 0.0 <= value < 1.0:
         raise ExperimentError(f"{word!r} is not a sparsity in [0, 1): write 70 % as 0.7")
+    return value
+
+
+def _small_width(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < 1.0:
+        raise ExperimentError(f"{word!r} is not a width in (0, 1): half as wide is 0.5")
     return value
 
 

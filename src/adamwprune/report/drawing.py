@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from adamwprune.report.aggregate import Summary, curve, summarise
 from adamwprune.report.comparison import Row
+from adamwprune.report.measure import Measure
 from adamwprune.report.memory import KINDS, steady_account
 from adamwprune.report.palette import INK, KIND_HUES, Look
 from adamwprune.report.read import Run
@@ -22,16 +23,16 @@ def dodge(targets: Sequence[float], lines: int) -> float:
     return 0.22 * gap / max(lines, 4)
 
 
-def accuracy_points(axes: Axes, rows: Sequence[Row], shift: float, look: Look) -> None:
-    """Mean test accuracy at the target with the sample deviation as error bar."""
-    found = [(row, summary) for row in rows if (summary := row.summary("final", "test_accuracy"))]
+def points(axes: Axes, rows: Sequence[Row], shift: float, look: Look, measure: Measure) -> None:
+    """Means on the test split at the target, with the sample deviation as error bar."""
+    found = [(row, summary) for row in rows if (summary := row.summary("final", measure.test))]
     if not found:
         return
     found.sort(key=lambda pair: pair[0].block)
     axes.errorbar(
         [100 * row.block + shift for row, _ in found],
-        [100 * summary.mean for _, summary in found],
-        yerr=[100 * summary.spread for _, summary in found],
+        [measure.scale * summary.mean for _, summary in found],
+        yerr=[measure.scale * summary.spread for _, summary in found],
         color=look.colour,
         marker=look.marker,
         linestyle=look.dashes,
@@ -41,46 +42,48 @@ def accuracy_points(axes: Axes, rows: Sequence[Row], shift: float, look: Look) -
     )
 
 
-def dense_band(axes: Axes, row: Row, look: Look) -> None:
-    """Mean test accuracy of a dense row over the whole width, with its sample deviation."""
-    summary = row.summary("final", "test_accuracy")
+def dense_band(axes: Axes, row: Row, look: Look, measure: Measure) -> None:
+    """Mean on the test split of a dense row over the whole width, with its sample deviation."""
+    summary = row.summary("final", measure.test)
     if summary is None:
         return
-    mean, spread = 100 * summary.mean, 100 * summary.spread
+    mean, spread = measure.scale * summary.mean, measure.scale * summary.spread
     axes.axhspan(mean - spread, mean + spread, color=look.colour, alpha=0.15, linewidth=0)
     axes.axhline(mean, color=look.colour, linestyle=look.dashes, linewidth=1.3, label=row.label)
 
 
-def over_epochs(row: Row, name: str) -> list[tuple[float, Summary]]:
-    """Mean and deviation over seeds of a metric at every epoch that all seeds evaluated."""
+def over_time(row: Row, name: str, position: str) -> list[tuple[float, Summary]]:
+    """Mean and deviation over seeds of a metric at every epoch or step that all seeds evaluated."""
 
     def series(run: Run) -> dict[float, float]:
-        return {one.epoch: getattr(one, name) for one in run.evaluations}
+        return {getattr(one, position): getattr(one, name) for one in run.evaluations}
 
     return curve([series(run) for run in row.runs if run.evaluations])
 
 
-def band(axes: Axes, row: Row, name: str, look: Look) -> None:
-    """A metric over the epochs: the mean as a line, the sample deviation as a band."""
-    points = over_epochs(row, name)
-    epochs = [epoch for epoch, _ in points]
-    mean = [100 * summary.mean for _, summary in points]
-    spread = [100 * summary.spread for _, summary in points]
+def band(axes: Axes, row: Row, name: str, position: str, look: Look, scale: float) -> None:
+    """A metric over the run: the mean as a line, the sample deviation as a band."""
+    found = over_time(row, name, position)
+    places = [place for place, _ in found]
+    mean = [scale * summary.mean for _, summary in found]
+    spread = [scale * summary.spread for _, summary in found]
     below = [m - s for m, s in zip(mean, spread, strict=True)]
     above = [m + s for m, s in zip(mean, spread, strict=True)]
-    axes.fill_between(epochs, below, above, color=look.colour, alpha=0.15, linewidth=0)
-    axes.plot(epochs, mean, color=look.colour, linestyle=look.dashes, label=row.label)
+    axes.fill_between(places, below, above, color=look.colour, alpha=0.15, linewidth=0)
+    axes.plot(places, mean, color=look.colour, linestyle=look.dashes, label=row.label)
 
 
-def zoom_past_start(axes: Axes, rows: Sequence[Row], name: str, share: float = 0.3) -> None:
-    """Let the axis start at the lowest mean after the first epochs, where it would mostly show the start otherwise."""
-    points = [point for row in rows for point in over_epochs(row, name)]
-    last = max((epoch for epoch, _ in points), default=0.0)
-    late = [100 * summary.mean for epoch, summary in points if epoch >= share * last]
-    top = max((100 * (summary.mean + summary.spread) for _, summary in points), default=0.0)
-    if late and top > min(late):
-        margin = 0.05 * (top - min(late))
-        axes.set_ylim(max(axes.get_ylim()[0], min(late) - margin), top + margin)
+def zoom_past_start(axes: Axes, rows: Sequence[Row], measure: Measure, share: float = 0.3) -> None:
+    """Let the axis end at the worst mean after the first third, where it would mostly show the start otherwise."""
+    found = [one for row in rows for one in over_time(row, measure.validation, measure.position)]
+    last = max((place for place, _ in found), default=0.0)
+    better = 1.0 if measure.rises else -1.0
+    late = [better * measure.scale * summary.mean for place, summary in found if place >= share * last]
+    best = max((measure.scale * (better * summary.mean + summary.spread) for _, summary in found), default=0.0)
+    if late and best > min(late):
+        margin = 0.05 * (best - min(late))
+        drawn = min(better * limit for limit in axes.get_ylim())
+        axes.set_ylim(*sorted((better * max(drawn, min(late) - margin), better * (best + margin))))
 
 
 def steady_bytes(row: Row) -> dict[str, float]:

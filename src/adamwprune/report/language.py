@@ -8,9 +8,9 @@ from adamwprune.report.comparison import Row, is_language
 NOTHING = "–"
 
 
-def perplexity(row: Row) -> str:
-    """Mean and deviation of the test perplexity."""
-    summary = row.summary("final", "test_perplexity")
+def perplexity(row: Row, phase: str = "final", name: str = "test_perplexity") -> str:
+    """Mean and deviation of a perplexity; nothing for what is no language model."""
+    summary = row.summary(phase, name)
     if summary is None:
         return NOTHING
     return f"{summary.mean:.3f}" + ("" if summary.sd is None else f" ± {summary.sd:.3f}")

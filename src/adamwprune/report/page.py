@@ -82,9 +82,11 @@ _PAPER = re.compile(r'<g id="[^"]*patch_1">.*?</g>', re.DOTALL)
 
 
 def _run_line(run: Run) -> dict[str, Any]:
-    def shown(phase: str, name: str) -> str:
-        value = run.measured(phase, name)
-        return NOTHING if value is None else f"{100 * value:.2f}"
+    def shown(phase: str, split: str) -> str:
+        accuracy, perplexity = (run.measured(phase, f"{split}_{name}") for name in ("accuracy", "perplexity"))
+        if perplexity is not None:
+            return f"{perplexity:.3f}"
+        return NOTHING if accuracy is None else f"{100 * accuracy:.2f} %"
 
     sparsity = run.result.get("sparsity")
     return {
@@ -92,8 +94,8 @@ def _run_line(run: Run) -> dict[str, Any]:
         "link": "../" + quote(run.folder) + "/",
         "target": f"{100 * run.target:g}",
         "sparsity": NOTHING if sparsity is None else f"{100 * float(sparsity):.2f}",
-        "test": shown("final", "test_accuracy"),
-        "best": shown("best", "val_accuracy"),
+        "test": shown("final", "test"),
+        "best": shown("best", "val"),
         "command": command(run.config),
     }
 

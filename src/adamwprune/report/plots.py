@@ -17,15 +17,16 @@ from matplotlib.patches import Patch
 from adamwprune.report.aggregate import median
 from adamwprune.report.comparison import Comparison, Row
 from adamwprune.report.drawing import (
-    accuracy_points,
     band,
     dense_band,
     dodge,
+    points,
     reference_line,
     stacked_bar,
     steady_bytes,
     zoom_past_start,
 )
+from adamwprune.report.measure import ACCURACY, PERPLEXITY, Measure, measure_of
 from adamwprune.report.memory import KINDS, byte_unit
 from adamwprune.report.palette import GREY, INK, KIND_HUES, looks
 
@@ -65,34 +66,45 @@ class Plot:
 
 
 def accuracy_against_sparsity(comparison: Comparison) -> Figure | None:
-    """Test accuracy over the target sparsity: a line per arm with error bars, a band per dense row."""
+    """Test accuracy of classifiers over the target sparsity."""
+    return _against_sparsity(comparison, ACCURACY)
+
+
+def perplexity_against_sparsity(comparison: Comparison) -> Figure | None:
+    """Test perplexity of language models over the target sparsity."""
+    return _against_sparsity(comparison, PERPLEXITY)
+
+
+def _against_sparsity(comparison: Comparison, measure: Measure) -> Figure | None:
+    """A line per arm with error bars, a band per dense row; None where another measure is the one that counts."""
     pruned = [row for row in comparison.rows if row.kind in ("magnitude", "sparse")]
-    if not pruned:
+    if not pruned or measure_of(comparison.rows) is not measure:
         return None
     figure = Figure(figsize=(7.6, 4.8), layout="constrained")
     axes = figure.add_subplot()
     style = looks(comparison.rows)
     for row in comparison.rows:
         if row.kind == "dense":
-            dense_band(axes, row, style[row.label])
+            dense_band(axes, row, style[row.label], measure)
         elif row.kind == "small dense" and row.block:
-            accuracy_points(axes, [row], 0.0, style[row.label])
+            points(axes, [row], 0.0, style[row.label], measure)
     labels = list(dict.fromkeys(row.label for row in pruned))
     step = dodge(comparison.targets, len(labels))
     for position, label in enumerate(labels):
         shift = (position - (len(labels) - 1) / 2) * step
-        accuracy_points(axes, [row for row in pruned if row.label == label], shift, style[label])
+        points(axes, [row for row in pruned if row.label == label], shift, style[label], measure)
     axes.set_xticks([100 * target for target in comparison.targets])
     axes.set_xlabel("target sparsity (%)")
-    axes.set_ylabel("test accuracy (%)")
+    axes.set_ylabel(measure.test_axis)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
 def over_time(comparison: Comparison) -> Figure | None:
-    """Sparsity and validation accuracy over the epochs: a column per target, a mean and a band per arm."""
+    """Sparsity, and validation accuracy or loss, over the run: a column per target, a mean and a band per arm."""
     if not any(run.evaluations for run in comparison.runs):
         return None
+    measure = measure_of(comparison.rows)
     targets = comparison.targets or (0.0,)
     figure = Figure(figsize=(1.4 + 3.1 * max(len(targets), 2), 5.6), layout="constrained")
     panels = figure.subplots(2, len(targets), sharex=True, sharey="row", squeeze=False)
@@ -100,15 +112,16 @@ def over_time(comparison: Comparison) -> Figure | None:
     for column, target in enumerate(targets):
         above, below = panels[0][column], panels[1][column]
         for row in comparison.rows:
+            look = style[row.label]
             if row.target == target:
-                band(above, row, "sparsity", style[row.label])
+                band(above, row, "sparsity", measure.position, look, 100.0)
             if row.kind == "dense" or row.block == target:
-                band(below, row, "val_accuracy", style[row.label])
+                band(below, row, measure.validation, measure.position, look, measure.scale)
         above.set_title(f"target {100 * target:g} %" if target else "dense")
-        below.set_xlabel("epoch")
+        below.set_xlabel(measure.position)
     panels[0][0].set_ylabel("sparsity (%)")
-    panels[1][0].set_ylabel("validation accuracy (%)")
-    zoom_past_start(panels[1][0], comparison.rows, "val_accuracy")
+    panels[1][0].set_ylabel(measure.validation_axis)
+    zoom_past_start(panels[1][0], comparison.rows, measure)
     handles = {str(line.get_label()): line for axes in panels[1] for line in axes.get_lines()}
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=2)
     return figure
@@ -156,11 +169,18 @@ PLOTS: tuple[Plot, ...] = (
         accuracy_against_sparsity,
     ),
     Plot(
+        "perplexity",
+        "Perplexity against sparsity",
+        "Test perplexity after the last step, mean and sample standard deviation over seeds: less is better. "
+        "Points of one target are set side by side; bands are the dense rows.",
+        perplexity_against_sparsity,
+    ),
+    Plot(
         "over-time",
-        "Sparsity and accuracy over time",
+        "Sparsity and validation over time",
         "Mean and sample standard deviation over seeds at every evaluation. "
         "Arms that share a schedule lie on one line of sparsity. "
-        "The accuracy axis may cut off the first third of the run, and deviations below the lowest mean.",
+        "The lower axis may cut off the first third of the run, and deviations beyond the worst mean.",
         over_time,
     ),
     Plot(

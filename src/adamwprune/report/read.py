@@ -31,6 +31,7 @@ class Evaluation:
     epoch: float
     step: int
     val_accuracy: float
+    val_loss: float
     sparsity: float
 
 
@@ -211,6 +212,7 @@ def _evaluation(content: Mapping[str, Any]) -> Evaluation:
         epoch=float(content["epoch"]),
         step=int(content["step"]),
         val_accuracy=float(content["val_accuracy"]),
+        val_loss=float(content["val_loss"]),
         sparsity=float(content["sparsity"]),
     )
 

@@ -10,6 +10,7 @@ from typing import Literal
 from adamwprune.report.aggregate import Summary, median, summarise
 from adamwprune.report.comparison import MIN_SEEDS, Comparison, Row, is_language
 from adamwprune.report.language import NOTHING, nats, perplexity
+from adamwprune.report.measure import measure_of
 from adamwprune.report.memory import byte_unit, peak_account, peak_allocated, peak_rss, state_bytes, state_bytes_model
 
 
@@ -115,6 +116,8 @@ COLUMNS: tuple[Column, ...] = (
            "test loss minus the best magnitude row's at this sparsity, paired by seed"),
     Column("nats − small dense", "accuracy", lambda row: nats(row, row.small),
            "test loss minus that of a narrower dense network with as many weights, paired by seed"),
+    Column("best val ppl", "accuracy", lambda row: perplexity(row, "best", "val_perplexity"),
+           "validation perplexity of the best evaluation at the target sparsity"),
     Column("kept", "cost", _kept, "prunable weights kept"),
     Column("state+mask B/w", "cost", lambda row: _mean(row.over_runs(state_bytes), ".3f"),
            "bytes of optimizer state and mask per prunable weight at the end"),
@@ -131,9 +134,9 @@ COLUMNS: tuple[Column, ...] = (
 
 
 def tables(comparison: Comparison, columns: Sequence[Column] = COLUMNS) -> list[Table]:
-    """The accuracy table and the cost table; columns in which no row has anything are left out."""
+    """What the networks reached, and what it cost; columns in which no row has anything are left out."""
     return [
-        _table(comparison, "Accuracy", [column for column in columns if column.part != "cost"]),
+        _table(comparison, measure_of(comparison.rows).title, [column for column in columns if column.part != "cost"]),
         _table(comparison, "Memory and time", [column for column in columns if column.part != "accuracy"]),
     ]
 
