@@ -43,7 +43,7 @@ def test_resolving_fills_all_that_applies_and_nothing_else(model: str, data: str
     open_fields = {f.name for f in dataclasses.fields(resolved) if getattr(resolved, f.name) is None}
     expected: set[str] = set()
     family = changes["base"] if changes["optimizer"] == "adamwprune" else changes["optimizer"]
-    expected |= {"init", "target_accuracy", "target_loss"}
+    expected |= {"init", "micro_batch", "target_accuracy", "target_loss"}
     expected |= {"beta1", "beta2", "eps", "amsgrad"} if family == "sgd" else {"momentum"}
     expected |= set() if family == "adamwspam" else set(SPAM_FIELDS)
     expected |= set(PRUNE_FIELDS) - {"target_sparsity"} if changes["pruning_method"] == "none" else set()

@@ -8,6 +8,7 @@ and a run that resumes in the middle of an epoch draws it again instead of stori
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,20 @@ from adamwprune.data.augment import cutout, flip, shift
 def steps_per_epoch(examples: int, batch_size: int) -> int:
     """Full batches in an epoch; what is left over sits this epoch out."""
     return examples // batch_size
+
+
+def divisors(share: int) -> Iterator[int]:
+    """Into how many equal parts a rank's share can be cut, the fewest first."""
+    return (parts for parts in range(1, share + 1) if share % parts == 0)
+
+
+def parts_of(share: int, most: int) -> int:
+    """The fewest equal parts of a share that hold at most so many examples.
+
+    >>> parts_of(96, 40)
+    3
+    """
+    return next(parts for parts in divisors(share) if share // parts <= most)
 
 
 def seed_of(purpose: str, seed: int, epoch: int = 0) -> int:

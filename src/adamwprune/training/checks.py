@@ -10,6 +10,9 @@ from adamwprune.training.config import RunConfig
 from adamwprune.training.errors import ConfigError
 from adamwprune.training.schedule import LR_SCHEDULES
 
+#: The value of ``micro_batch`` that leaves it to the run.
+AUTO = "auto"
+
 Test = Callable[[float], bool]
 
 POSITIVE: tuple[Test, str] = (lambda x: 0 < x < math.inf, "a number greater than 0")
@@ -61,6 +64,10 @@ RANGES: dict[str, tuple[Test, str]] = {
 }
 
 
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) >= 1
+
+
 def check_values(config: RunConfig) -> None:
     """ConfigError naming the first field whose value is out of range; fields that are ``None`` are not looked at."""
     for name, (test, expected) in RANGES.items():
@@ -70,6 +77,12 @@ def check_values(config: RunConfig) -> None:
     if config.batch_size is not None and config.batch_size % config.accumulate:
         raise ConfigError(
             f"accumulate={config.accumulate!r} must divide batch_size={config.batch_size!r} into equal parts"
+        )
+    if config.micro_batch is not None and config.micro_batch != AUTO and not _is_count(config.micro_batch):
+        raise ConfigError(f"micro_batch={config.micro_batch!r}: expected {AUTO}, or a whole number from 1 on")
+    if config.micro_batch is not None and config.accumulate != 1:
+        raise ConfigError(
+            f"micro_batch={config.micro_batch!r} and accumulate={config.accumulate!r} exclude each other: leave one out"
         )
     if config.lr_schedule is not None and config.lr_schedule not in LR_SCHEDULES:
         raise ConfigError(f"unknown lr_schedule {config.lr_schedule!r}: expected one of {', '.join(LR_SCHEDULES)}")

@@ -52,6 +52,9 @@ class RunConfig:
     iterations: int | None = option(None, "optimizer steps of the run, instead of epochs")
     batch_size: int | None = option(None, "images or sequences per optimizer step")
     accumulate: int = option(1, "parts in which a batch is computed one after another, to save memory")
+    micro_batch: str | None = option(
+        None, "most images or sequences that a rank computes at once; auto: what memory holds"
+    )
     learning_rate: float | None = option(None, "peak learning rate")
     weight_decay: float | None = option(None, "weight decay of matrices and filters; norms and biases have none")
     momentum: float | None = option(None, "momentum of sgd")

@@ -16,6 +16,9 @@ from adamwprune.training.errors import DirectoryError
 #: Version of every file in the directory.
 SCHEMA = 1
 
+#: What a run's identity names only where it is otherwise.
+USUAL = {"ranks": 1}
+
 
 class Unwritten(JsonLines):
     """Records of a rank that writes none."""
@@ -58,8 +61,8 @@ class RunDirectory:
         """Checkpoint of the ``best`` evaluation at the target sparsity, or of ``best_any``."""
         return self.checkpoints / f"{kind}.pt"
 
-    def check(self, science: dict[str, Any]) -> None:
-        """Refuse a directory that is another run's, or nobody's; ``science`` are the fields that decide this run.
+    def check(self, ours: dict[str, Any]) -> None:
+        """Refuse a directory that is another run's, or nobody's; ``ours`` is what decides this run's numbers.
 
         Raises:
             DirectoryError: says whose it is, and in what the runs differ.
@@ -75,13 +78,12 @@ class RunDirectory:
             return
         stored = self._stored(self.config)
         if stored.get("run_id") != self.run_id:
-            hashed = (stored.get("identity") or {}).get("config") or {}
-            theirs = {**(stored.get("config") or {}), "ranks": hashed.get("ranks", 1)}
-            science = {**science, "ranks": ranks.size()}
+            theirs = {**USUAL, **((stored.get("identity") or {}).get("config") or {})}
+            ours = {**USUAL, **ours}
             differing = [
-                f"{name} is {theirs.get(name)!r} there and {value!r} here"
-                for name, value in science.items()
-                if theirs.get(name) != value
+                f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here"
+                for name in dict.fromkeys([*ours, *theirs])
+                if theirs.get(name) != ours.get(name)
             ]
             raise DirectoryError(
                 f"{self.path} holds run {stored.get('run_id')} ({stored.get('name')}), not run {self.run_id}: "

@@ -68,7 +68,7 @@ def train(
     ranks.share(known(config.batch_size) // config.accumulate)
     checksum = data.checksum(known(config.data), config.data_dir)
     folder = RunDirectory(Path(directory), run_id(config, checksum))
-    folder.check(config.science())
+    folder.check(identity(config, checksum)["config"])
     if resume and (result := folder.stored_result()) is not None:
         return result
     with (
@@ -135,7 +135,8 @@ class Loop:
         """Start, or restore the last checkpoint and cut the records back to it."""
         if not folder.last.is_file():
             folder.forget_best(outcome.BEST)
-            folder.log(f"started {run_name(run.config)}, {run.steps} steps")
+            at_once = ranks.share(known(run.config.batch_size)) // run.parts
+            folder.log(f"started {run_name(run.config)}, {run.steps} steps, {at_once} examples at once")
             return cls(run, folder, on_progress, folder.records(folder.metrics), folder.records(folder.memory))
         saved = checkpoint.load(folder.last, folder.run_id)
         run.restore(saved["run"])

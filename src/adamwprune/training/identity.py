@@ -34,6 +34,8 @@ def identity(resolved: RunConfig, data_checksum: str) -> dict[str, Any]:
         config["init"] = weights.checksum(resolved.init)
     if ranks.size() > 1:  # sums are rounded otherwise, batch normalisation and dropout see other parts
         config["ranks"] = ranks.size()
+    if resolved.micro_batch is None:  # named where it decides alone; else runs are those of the time before it
+        del config["micro_batch"]
     return {
         "config": config,
         "data": data_checksum,

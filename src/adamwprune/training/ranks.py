@@ -98,6 +98,15 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def most(value: int) -> int:
+    """The greatest of the ranks' values."""
+    if not _joined():
+        return value
+    everywhere = torch.tensor(value)
+    dist.all_reduce(everywhere, dist.ReduceOp.MAX)
+    return int(everywhere)
+
+
 def anywhere(flag: bool) -> bool:
     """Whether ``flag`` is set on any rank."""
     return bool(total(torch.tensor(int(flag))).item()) if _joined() else flag

@@ -13,9 +13,9 @@ from typing import Any
 from adamwprune import data, models
 from adamwprune.data.splits import held_out
 from adamwprune.prune import ALIASES, SCORES, STATE_FAMILY, canonical_score
-from adamwprune.training import device
-from adamwprune.training.batches import steps_per_epoch
-from adamwprune.training.checks import check_values
+from adamwprune.training import device, ranks
+from adamwprune.training.batches import parts_of, steps_per_epoch
+from adamwprune.training.checks import AUTO, check_values
 from adamwprune.training.config import BASES, METHODS, OPTIMIZERS, RunConfig, known
 from adamwprune.training.errors import ConfigError
 from adamwprune.training.optimizer import family, prune_settings, spam_settings
@@ -67,6 +67,7 @@ def _resolve(config: RunConfig) -> RunConfig:
     config = _fill(config, _training_fields(config, recipe))
     config = config.replace(context=config.context or model.context)
     check_values(config)
+    config = _in_parts(config)
     config = _fill_family(config, recipe)
     config = _fill(config, _spam_fields(config)) if family(config) == "adamwspam" else config
     config = _fill_pruning(config) if config.pruning_method != "none" else config.replace(target_sparsity=0.0)
@@ -155,6 +156,14 @@ def _training_fields(config: RunConfig, recipe: Recipe) -> dict[str, Any]:
         if any(getattr(config, name) is not None for name in pair):
             fields = {name: value for name, value in fields.items() if name not in pair}
     return fields
+
+
+def _in_parts(config: RunConfig) -> RunConfig:
+    """``accumulate`` as a given ``micro_batch`` wants it; what ``auto`` comes to is found when the run begins."""
+    if config.micro_batch in (None, AUTO):
+        return config
+    share = ranks.share(known(config.batch_size))
+    return config.replace(micro_batch=None, accumulate=parts_of(share, int(known(config.micro_batch))))
 
 
 def _fill_family(config: RunConfig, recipe: Recipe) -> RunConfig:

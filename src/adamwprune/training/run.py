@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,7 +15,7 @@ from adamwprune import models
 from adamwprune.models.flops import training_flops
 from adamwprune.optim import check_replicas, clip_grad_norm_, reduce_kept_gradients
 from adamwprune.prune import NonFiniteScoreError
-from adamwprune.training import device, optimizer, ranks, task, weights
+from adamwprune.training import device, micro_batch, optimizer, ranks, task, weights
 from adamwprune.training.average import Average
 from adamwprune.training.batches import seed_of
 from adamwprune.training.config import RunConfig, known
@@ -56,6 +57,8 @@ class Run:
         self.round = config.eval_steps or known(config.eval_every) * self.steps_per_epoch
         self.optimizer = optimizer.build(config, self.model, self.steps)
         self.average = Average(self.model, config.ema) if config.ema else None
+        #: Parts in which a rank computes its share of a batch.
+        self.parts = micro_batch.find(self) if config.micro_batch else config.accumulate
         if self.average and self.pruner:
             self.pruner.follow(self.average.model)
         self.replica: DistributedDataParallel | None = None
@@ -155,18 +158,20 @@ class Run:
 
     def _backward(self) -> torch.Tensor:
         """Gradients of the coming step's batch, part by part; its mean loss."""
-        config = self.config
         total = torch.zeros((), device=self.device)
         inputs, targets = self.task.batch(self.step)
-        parts = list(zip(inputs.chunk(config.accumulate), targets.chunk(config.accumulate), strict=True))
+        parts = list(zip(inputs.chunk(self.parts), targets.chunk(self.parts), strict=True))
         for number, (x, y) in enumerate(parts, 1):
             with self._exchange(last=number == len(parts)):
-                with device.autocast(config.device, known(config.precision)):
-                    logits = self.forward(x)
-                    loss = cross_entropy(logits, y, label_smoothing=known(config.label_smoothing)) / len(parts)
+                loss = self.loss(self.forward, x, y) / len(parts)
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
+
+    def loss(self, network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """What the run minimises, on some examples."""
+        with device.autocast(self.config.device, known(self.config.precision)):
+            return cross_entropy(network(x), y, label_smoothing=known(self.config.label_smoothing))
 
     def _exchange(self, last: bool) -> AbstractContextManager[Any]:
         """Ranks average their gradients in the backward pass of the last part, and not before."""
@@ -175,7 +180,12 @@ class Run:
     def _thrift(self) -> str:
         """What would make a step take less memory."""
         config = self.config
-        words = [f"raise accumulate={config.accumulate}, which keeps the result (it must divide {config.batch_size})"]
+        if config.micro_batch:
+            at_once = ranks.share(known(config.batch_size)) // self.parts
+            words = [f"give a micro_batch of less than the {at_once} that {config.micro_batch!r} found"]
+        else:
+            divides = f"it must divide {config.batch_size}"
+            words = [f"raise accumulate={config.accumulate}, which keeps the result ({divides})"]
         if config.context is not None and not config.activation_checkpointing:
             words.append("turn activation_checkpointing on")
         words.append("lower batch_size" if config.context is None else "lower batch_size or context")
@@ -225,12 +235,13 @@ class Run:
             "scaler": self.scaler.state_dict(),
             "average": None if self.average is None else self.average.model.state_dict(),
             "losses": self.losses,
+            "parts": self.parts,
             "random": everywhere if self.replica else random,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state`."""
-        self.step = state["step"]
+        self.step, self.parts = state["step"], state.get("parts", self.parts)
         self.model.load_state_dict(state["model"])
         if self.average:
             self.average.model.load_state_dict(state["average"])
