@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -27,11 +27,6 @@ def count(optimizer: torch.optim.Optimizer, params: Iterable[Tensor]) -> dict[st
         total["gradients"] += nbytes(p.grad)
         total["state"] += sum(nbytes(x) for x in optimizer.state.get(p, {}).values() if isinstance(x, Tensor))
     return total
-
-
-def parameters(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
-    """Every parameter of an optimizer, in order."""
-    return (p for group in optimizer.param_groups for p in group["params"])
 
 
 def pruned(optimizer: torch.optim.Optimizer, slots: Sequence[Slot], params: Iterable[Tensor]) -> dict[str, int]:

@@ -21,6 +21,7 @@ from adamwprune.kernels import Hyper, Job, formats, reference
 from adamwprune.optim import checkpoint
 from adamwprune.optim.clip import clip_grad_norm_, kept_norm
 from adamwprune.optim.forms import Form
+from adamwprune.optim.groups import parameters
 from adamwprune.optim.owed import OwedFactors
 from adamwprune.optim.pruner import Pruner
 from adamwprune.optim.release import GradientRelease, check_release
@@ -101,7 +102,7 @@ class AdamFamily(torch.optim.Adam):
             fused=fused,
             decoupled_weight_decay=base != "adam",
         )
-        self.form.check_weights(p for group in self.param_groups for p in group["params"])
+        self.form.check_weights(parameters(self.param_groups))
         if prune is not None:
             self.pruner = Pruner(self, prune, compact=True)
         # A fused kernel can unscale inside itself, but clipping, spikes and pruning must see true gradients first.
@@ -191,7 +192,7 @@ class AdamFamily(torch.optim.Adam):
         self.owed.check()
         if self.pruner is None and self.form.is_torchs:
             return
-        for p in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
+        for p in (p for p in parameters(self.param_groups) if p.grad is not None):
             if p.grad.is_sparse:
                 raise ValueError(
                     f"a weight of shape {list(p.shape)} has a sparse gradient: use dense ones (sparse=False), or leave "
@@ -365,7 +366,7 @@ def is_probe(optimizer: torch.optim.Optimizer) -> bool:
             return False
         if float(lr) != 0.0:
             return False
-    params = [p for group in optimizer.param_groups for p in group["params"]]
+    params = list(parameters(optimizer.param_groups))
     grads = (local_gradient(p) for p in params)
     moves = any(bool(grad.count_nonzero()) for grad in grads if grad is not None)
     return not on_any_rank(moves, params)

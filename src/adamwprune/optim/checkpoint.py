@@ -11,7 +11,6 @@ An optimizer that is attached to may keep no ``exp_avg_sq``; its masks travel as
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 from adamwprune.kernels import formats
 from adamwprune.kernels.reference import expand
 from adamwprune.optim.forms import Form
+from adamwprune.optim.groups import parameters
 from adamwprune.optim.layout import PER_WEIGHT, decoded
 from adamwprune.optim.pruner import Pruner
 from adamwprune.optim.record import Loaded
@@ -29,11 +29,6 @@ from adamwprune.prune.shards import like, local, ranks_of, shard
 
 #: Entries of a parameter's state that are ours, and that torch would cast to the weight's dtype on loading.
 _OURS = ("prune_mask", "prune_movement", formats.CORRECTION, *formats.UNITS.values())
-
-
-def indexed(groups: Iterable[dict[str, Any]]) -> list[Any]:
-    """Parameters (live groups) or their numbers (saved groups), in order."""
-    return [p for group in groups for p in group["params"]]
 
 
 def export(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: Pruner | None) -> None:
@@ -125,7 +120,7 @@ def _check_scope(name: str, p: Tensor, pruner: Pruner) -> None:
 
 def _read_masks(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: Pruner) -> dict[Tensor, Mask]:
     """The masks of all tensors that have masked weights, on this rank or another."""
-    params, keys = indexed(optimizer.param_groups), indexed(state_dict["param_groups"])
+    params, keys = parameters(optimizer.param_groups), parameters(state_dict["param_groups"])
     masks = {p: _read_mask(state_dict["state"].get(key, {}), p) for p, key in zip(params, keys, strict=True)}
     ranks = ranks_of(pruner.slots) if pruner.prune.sparsity else None
     if ranks is not None:
@@ -216,7 +211,7 @@ def restore_forms(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, 
 
     Where none was, state saved wider than the weight (float32 under bfloat16) keeps its type.
     """
-    for p, key in zip(indexed(optimizer.param_groups), indexed(state_dict["param_groups"]), strict=True):
+    for p, key in zip(parameters(optimizer.param_groups), parameters(state_dict["param_groups"]), strict=True):
         saved = state_dict["state"].get(key, {})
         if "exp_avg" in saved and form.covers(p):
             optimizer.state[p].update(form.load(saved, p))

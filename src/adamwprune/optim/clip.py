@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from adamwprune import kernels
+from adamwprune.optim.groups import parameters
 from adamwprune.optim.wrappers import unwrapped
 from adamwprune.prune.masks import Mask
 from adamwprune.prune.shards import everywhere, local
@@ -23,21 +24,20 @@ def kept_norm(
     pruner, owed = getattr(optimizer, "pruner", None), getattr(optimizer, "owed", None)
     whole: list[Tensor] = []
     norms: list[Tensor] = []
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            if p.grad is None:
-                continue
-            slot = pruner.slots.get(p) if pruner is not None and not pruner.prune.mask_grads else None
-            factor = None if owed is None else owed.of(p)
-            if slot is not None and slot.mask is not None and local(p) is not p:
-                masked = p.grad.clone()
-                kernels.zero_masked(masked, slot.mask)
-                whole.append(masked)
-                continue
-            if factor is None and (slot is None or slot.mask is None):
-                whole.append(p.grad)
-                continue
-            norm = _norm(p.grad, None if slot is None else slot.mask, norm_type)
+    for p in parameters(optimizer.param_groups):
+        if p.grad is None:
+            continue
+        slot = pruner.slots.get(p) if pruner is not None and not pruner.prune.mask_grads else None
+        mask = None if slot is None else slot.mask
+        factor = None if owed is None else owed.of(p)
+        if mask is not None and local(p) is not p:
+            masked = p.grad.clone()
+            kernels.zero_masked(masked, mask)
+            whole.append(masked)
+        elif mask is None and factor is None:
+            whole.append(p.grad)
+        else:
+            norm = _norm(p.grad, mask, norm_type)
             norms.append(norm if factor is None else norm * factor)
     if norms:
         whole = [get_total_norm(whole, norm_type, foreach=foreach), *norms]
@@ -88,7 +88,7 @@ def clip_grad_norm_(
     if getattr(optimizer, "release", None) is not None:
         raise ValueError("release_gradients=True lets go of each gradient during backward: there is nothing to clip")
     norm = kept_norm(optimizer, norm_type, error_if_nonfinite, foreach)
-    params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    params = [p for p in parameters(optimizer.param_groups) if p.grad is not None]
     owed = getattr(optimizer, "owed", None)
     later: set[Tensor] = set()
     if owed is not None:

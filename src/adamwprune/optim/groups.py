@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +11,11 @@ from torch import Tensor, nn
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
 _HEAD_NAMES = frozenset({"head", "heads", "lm_head", "classifier", "score", "fc", "output_projection", "out_proj_head"})
+
+
+def parameters(groups: Iterable[dict[str, Any]]) -> Iterator[Any]:
+    """Every parameter of an optimizer's groups, in order; of saved groups, the number that stands for each."""
+    return (p for group in groups for p in group["params"])
 
 
 def param_groups(model: nn.Module, *, weight_decay: float, prune_head: bool = False) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from torch._compile import _disable_dynamo
 from adamwprune import kernels
 from adamwprune.kernels import formats
 from adamwprune.optim import account, gradients
+from adamwprune.optim.groups import parameters
 from adamwprune.optim.layout import PER_WEIGHT, take_mask
 from adamwprune.optim.mask_update import new_masks
 from adamwprune.optim.owed import OwedFactors
@@ -394,7 +395,7 @@ class Pruner:
             },
             "left_out": {**self.left_out, **self._waiting},
             "bytes": account.pruned(self.optimizer, slots, self.slots),
-            "bytes_model": account.pruned(self.optimizer, slots, account.parameters(self.optimizer)),
+            "bytes_model": account.pruned(self.optimizer, slots, parameters(self.optimizer.param_groups)),
         }
 
 

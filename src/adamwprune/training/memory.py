@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adamwprune.optim import account
+from adamwprune.optim.groups import parameters
 from adamwprune.training import device
 
 #: Files in which a container's limit and what it uses stand, by the version of control groups.
@@ -46,10 +47,9 @@ def bytes_by_kind(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, int]]
     if pruner is not None:
         report = pruner.report()
         return {"bytes": report["bytes"], "bytes_model": report["bytes_model"]}
-    everything = (p for group in optimizer.param_groups for p in group["params"])
     return {
         "bytes": account.count(optimizer, prunable(optimizer)),
-        "bytes_model": account.count(optimizer, everything),
+        "bytes_model": account.count(optimizer, parameters(optimizer.param_groups)),
     }
 
 
