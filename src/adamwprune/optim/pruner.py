@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -20,18 +20,18 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from adamwprune import kernels
-from adamwprune.kernels import formats
 from adamwprune.optim import account, gradients
+from adamwprune.optim.copies import Copies, mask_once
 from adamwprune.optim.groups import parameters
 from adamwprune.optim.layout import PER_WEIGHT, take_mask
 from adamwprune.optim.mask_update import new_masks
 from adamwprune.optim.owed import OwedFactors
 from adamwprune.optim.record import Loaded
 from adamwprune.optim.slots import Slot, check_masked_weights, check_reachable, classify, target_count
+from adamwprune.optim.views import obstacle, view
 from adamwprune.prune.config import Prune
 from adamwprune.prune.masks import Mask
-from adamwprune.prune.shards import like, local, local_gradient, shard
-from adamwprune.prune.slices import View
+from adamwprune.prune.shards import like, local
 
 
 class Pruner:
@@ -41,7 +41,8 @@ class Pruner:
         # Weak: an optimizer that is dropped takes its pruner along at once, and the model's gradients are whole again.
         self._optimizer = weakref.ref(optimizer)
         self.prune = prune
-        self._owned = compact
+        # Beside another optimizer its state stays whole, and its own.
+        self.owns_step = compact
         # Weights that may come back keep their place: with regrowth, state stays dense.
         self.compact = compact and not prune.regrow
         self.step = 0
@@ -55,7 +56,7 @@ class Pruner:
         self._seen_params = 0
         self._unverified = False
         self._hooks: list[Any] = []
-        self._copies: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+        self._copies = Copies()
         self.refresh()
 
     @property
@@ -120,7 +121,7 @@ class Pruner:
             self.refresh()
         if self._unverified:
             check_masked_weights(self.slots.values())
-            self._mask_copies()
+            self._copies.mask(self.slots.values())
             self._unverified = False
 
     def use_gradient(self, slot: Slot, grad_scale: float = 1.0) -> None:
@@ -132,11 +133,11 @@ class Pruner:
             raise ValueError(f"{slot.name} has a sparse gradient: pruning needs dense ones (sparse=False)")
         if not self.compact and slot.mask is not None:
             kernels.zero_masked(grad, slot.mask)
-        if "movement" in self._needs and self.prune.sparsity:
+        if self.uses_movement and self.prune.sparsity:
             uphill = self.optimizer.param_groups[slot.group].get("maximize", False)
-            gradients.accumulate_movement(slot, grad, -grad_scale if uphill else grad_scale, self._owed(slot))
+            gradients.accumulate_movement(slot, grad, -grad_scale if uphill else grad_scale, self.owed_factor(slot))
 
-    def _owed(self, slot: Slot) -> Tensor | None:
+    def owed_factor(self, slot: Slot) -> Tensor | None:
         """What the tensor's gradient is still to be multiplied by; the gradient itself does not show it."""
         owed: OwedFactors | None = getattr(self.optimizer, "owed", None)
         return None if owed is None else owed.of(slot.weight)
@@ -170,6 +171,11 @@ class Pruner:
         """Whether mask updates rank by the gradients of their step."""
         return "g" in self._needs
 
+    @property
+    def uses_movement(self) -> bool:
+        """Whether mask updates rank by what steps accumulate of ``-w * g``."""
+        return "movement" in self._needs
+
     def _enforce_zeros(self, slot: Slot) -> None:
         if slot.mask is None:
             return
@@ -194,70 +200,23 @@ class Pruner:
         progress = min(1.0, (self.step - self._ramp.start) / (self._ramp.end - self._ramp.start))
         exchange = self.prune.regrow * 0.5 * (1.0 + math.cos(math.pi * progress))
         sparsity = self.prune.sparsity * self._ramp.fraction(self.step)
-        for slot, mask in new_masks(slots, [self.view(slot) for slot in slots], self.prune, sparsity, exchange):
+        for slot, mask in new_masks(slots, [view(self, slot) for slot in slots], self.prune, sparsity, exchange):
             self._apply(slot, mask)
         self.last_update = self.step
-        self._mask_copies()
+        self._copies.mask(self.slots.values())
 
     def _eligible(self) -> list[Slot]:
         """Slots that can be ranked now; the others wait, and the report says why."""
         self._waiting = {}
         for slot in self.slots.values():
-            if not slot.weight.requires_grad:
-                self._waiting[slot.name] = "frozen"
-            elif not self._has_state(slot) or (self.uses_moments and not self._has_moments(slot)):
-                self._waiting[slot.name] = "it has no optimizer state yet"
-            elif "movement" in self._needs and slot.movement is None:
-                self._waiting[slot.name] = "it has seen no gradient yet"
-            elif "g" in self._needs and slot.weight.grad is None:
-                self._waiting[slot.name] = "it has no gradient"
+            reason = obstacle(self, slot)
+            if reason is not None:
+                self._waiting[slot.name] = reason
         return [slot for slot in self.slots.values() if slot.name not in self._waiting]
-
-    def _has_state(self, slot: Slot) -> bool:
-        """Whether the tensor took part in a step; an attached optimizer that keeps no state at all cannot tell."""
-        state = self.optimizer.state
-        return bool(state.get(slot.weight)) or not (self.compact or any(state.values()))
-
-    def _has_moments(self, slot: Slot) -> bool:
-        state = self.optimizer.state.get(slot.weight, {})
-        if state and ("exp_avg" not in state or "exp_avg_sq" not in state):
-            raise ValueError(
-                f"score {self.prune.score!r} needs exp_avg and exp_avg_sq, and {type(self.optimizer).__name__} keeps "
-                f"{', '.join(map(str, state)) or 'nothing'} for {slot.name}: use an Adam-family optimizer, or score "
-                "magnitude, movement, taylor, lamp or random"
-            )
-        return bool(state) and self._age(slot) > 0
-
-    def _age(self, slot: Slot) -> int:
-        moment_age: Callable[[Tensor], int] | None = getattr(self.optimizer, "moment_age", None)
-        if moment_age is not None:
-            return moment_age(slot.weight)
-        return int(self.optimizer.state[slot.weight].get("step", self.step))
-
-    def view(self, slot: Slot) -> View:
-        """The tensor as scores see it."""
-        state = {name: local(x) for name, x in self.optimizer.state.get(slot.weight, {}).items()}
-        weight, position = local(slot.weight), shard(slot.weight)
-        beta1, beta2 = self.optimizer.param_groups[slot.group].get("betas", (0.9, 0.999))
-        return kernels.view_type(weight)(
-            name=slot.name,
-            weight=weight,
-            mask=slot.mask,
-            compact=slot.compact,
-            grad=local_gradient(slot.weight),
-            grad_factor=self._owed(slot),
-            exp_avg=state.get("exp_avg") if self.uses_moments else None,
-            exp_avg_sq=state.get("exp_avg_sq") if self.uses_moments else None,
-            movement=slot.movement,
-            decode=formats.Units.of(state) if self._owned and self.uses_moments else None,
-            betas=(float(beta1), float(beta2)),
-            age=self._age(slot) if self.uses_moments else 0,
-            first=0 if position is None else position.first,
-        )
 
     def _apply(self, slot: Slot, new: Mask) -> None:
         """Make ``new`` the tensor's mask: zero what goes, and keep of the optimizer's state what stays."""
-        take_mask(slot, self.optimizer.state[slot.weight] if self._owned else {}, new)
+        take_mask(slot, self.optimizer.state[slot.weight] if self.owns_step else {}, new)
         kernels.zero_masked(slot.weight, new)
         if slot.weight.grad is not None:
             kernels.zero_masked(slot.weight.grad, new)
@@ -288,12 +247,12 @@ class Pruner:
             slot.movement = loaded.movement.get(p)
             if p not in loaded.masks:
                 continue
-            state = self.optimizer.state[p] if self._owned else {}
+            state = self.optimizer.state[p] if self.owns_step else {}
             # torch's state may still be the checkpoint's own tensors, which are not ours to change: take copies.
             state.update({name: state[name].clone() for name in PER_WEIGHT if name in state})
             take_mask(slot, state, loaded.masks[p].to(p.device))
         self._unverified = bool(loaded.masks)
-        self._mask_copies()
+        self._copies.mask(self.slots.values())
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: value for name, value in self.__dict__.items() if name not in ("_hooks", "_copies")}
@@ -303,7 +262,7 @@ class Pruner:
         self.__dict__.update(state)
         self._optimizer = weakref.ref(state["_optimizer"])
         self._hooks = []
-        self._copies = weakref.WeakSet()
+        self._copies = Copies()
         for slot in self.slots.values():
             self._hooks.append(gradients.register_hook(self, slot))
 
@@ -314,7 +273,6 @@ class Pruner:
         masked = [(slot.name, slot.weight, slot.mask) for slot in self.slots.values() if slot.mask is not None]
         return {name: like(mask.to_bool(local(weight).shape), weight) for name, weight, mask in masked}
 
-    @torch.no_grad()
     def apply_masks(self, copy: torch.nn.Module | Iterable[tuple[str, Tensor]]) -> None:
         """Zero the masked weights of a copy of the model, once; :meth:`follow` does so from now on.
 
@@ -323,13 +281,7 @@ class Pruner:
         Raises:
             ValueError: there are masks, and no name matches.
         """
-        named = copy.named_parameters() if isinstance(copy, torch.nn.Module) else copy
-        masks = self._masks_by_bare_name()
-        if masks and not _zero_by_name(named, masks):
-            raise ValueError(f"no parameter of the copy has the name of a masked tensor, such as {next(iter(masks))!r}")
-
-    def _masks_by_bare_name(self) -> dict[str, Mask]:
-        return {_bare(slot.name): slot.mask for slot in self.slots.values() if slot.mask is not None}
+        mask_once(copy, self.slots.values())
 
     def follow(self, copy: torch.nn.Module) -> None:
         """Keep a copy of the model masked: an average of its weights (EMA, SWA), or a frozen teacher.
@@ -341,21 +293,8 @@ class Pruner:
         Raises:
             ValueError: no parameter of the copy has the name of a prunable tensor.
         """
-        ours = {_bare(slot.name) for slot in self.slots.values()}
-        theirs = [name for name, _ in copy.named_parameters()]
-        if ours and ours.isdisjoint(map(_bare, theirs)):
-            raise ValueError(
-                f"no parameter of the copy ({', '.join(theirs[:3])}, ...) has the name of a prunable tensor, such as "
-                f"{min(ours)!r}: pass the copy of the very module whose named_parameters() the optimizer was made with"
-            )
-        self._copies.add(copy)
-        self._mask_copies()
-
-    @torch.no_grad()
-    def _mask_copies(self) -> None:
-        masks = self._masks_by_bare_name() if self._copies else {}
-        for copy in self._copies:
-            _zero_by_name(copy.named_parameters(), masks)
+        self._copies.add(copy, self.slots.values())
+        self._copies.mask(self.slots.values())
 
     @property
     def at_target(self) -> bool:
@@ -397,24 +336,3 @@ class Pruner:
             "bytes": account.pruned(self.optimizer, slots, self.slots),
             "bytes_model": account.pruned(self.optimizer, slots, parameters(self.optimizer.param_groups)),
         }
-
-
-def _bare(name: str) -> str:
-    """A parameter's name without the parts that wrappers (DataParallel, EMA, compile) put in."""
-    return ".".join(part for part in name.split(".") if part not in ("module", "_orig_mod"))
-
-
-def _zero_by_name(named: Iterable[tuple[str, Tensor]], masks: dict[str, Mask]) -> bool:
-    """Zero the masked entries of tensors; whether any name matched."""
-    matched = False
-    for name, tensor in named:
-        mask = masks.get(_bare(name))
-        if mask is not None:
-            if local(tensor).numel() != mask.numel:
-                raise ValueError(
-                    f"{name} of the copy has {local(tensor).numel()} weights here, and the model's {mask.numel}: "
-                    "shard the copy over ranks as the model is"
-                )
-            kernels.zero_masked(tensor, mask.to(tensor.device))
-            matched = True
-    return matched
