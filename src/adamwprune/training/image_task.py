@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from adamwprune.data.splits import stratified
 from adamwprune.training import ranks
 from adamwprune.training.batches import Epoch, Normalizer, seed_of, steps_per_epoch
 from adamwprune.training.config import RunConfig, known
+from adamwprune.training.epochs import Epochwise
 from adamwprune.training.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,12 +32,22 @@ IMAGES = 500
 SIZE = 224
 
 
-class _Classified:
+#: What an epoch's batches come from.
+Batches = TypeVar("Batches", Epoch, "ImageStream")
+
+
+class _Classified(Epochwise[Batches]):
     """What images have in common, wherever they come from."""
 
     unit = "images"
     config: RunConfig
     normalize: Normalizer
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """This rank's images of a step, as the epoch draws them."""
+        epoch, number = self._epoch_of(step)
+        images, labels = epoch.batch(number * ranks.size() + ranks.rank())
+        return self._ready(images), labels
 
     def rank(self, record: Mapping[str, Any]) -> tuple[float, float]:
         """More accurate, or as accurate at a lower loss."""
@@ -47,7 +58,7 @@ class _Classified:
         return x.contiguous(memory_format=torch.channels_last) if self.config.channels_last else x
 
 
-class Images(_Classified):
+class Images(_Classified[Epoch]):
     """Images and their classes, all of them on the device."""
 
     #: Those of a data set in memory were all decoded when it was made.
@@ -65,33 +76,24 @@ class Images(_Classified):
         self.units_per_step = known(config.batch_size)
         self.steps_per_epoch = steps_per_epoch(len(self.train), self.units_per_step)
         self.example = torch.zeros(self.shape.shape, device=device)
-        self._epoch: tuple[int, Epoch] | None = None
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Augmented images."""
-        epoch, number = divmod(step, self.steps_per_epoch)
-        if self._epoch is None or self._epoch[0] != epoch:
-            drawn = Epoch.draw(
-                self.train,
-                self.shape,
-                batch_size=ranks.share(self.units_per_step),
-                augment=known(self.config.augment),
-                square=known(self.config.cutout),
-                seed=self.config.seed,
-                epoch=epoch,
-            )
-            self._epoch = (epoch, drawn)
-        images, labels = self._epoch[1].batch(number * ranks.size() + ranks.rank())
-        return self._ready(images), labels
+    def _begin(self, epoch: int) -> Epoch:
+        """An epoch of augmented images."""
+        return Epoch.draw(
+            self.train,
+            self.shape,
+            batch_size=ranks.share(self.units_per_step),
+            augment=known(self.config.augment),
+            square=known(self.config.cutout),
+            seed=self.config.seed,
+            epoch=epoch,
+        )
 
     def split(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Images as they are."""
         held = self.held[name]
         for start in ranks.mine(range(0, len(held), IMAGES)):
             yield self._ready(held.images[start : start + IMAGES]), held.labels[start : start + IMAGES]
-
-    def close(self) -> None:
-        """There is nothing to close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class Shape:
     classes: int
 
 
-class Stream(_Classified):
+class Stream(_Classified["ImageStream"]):
     """Images in files, read, decoded and cropped by threads ahead of the training."""
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
@@ -126,17 +128,11 @@ class Stream(_Classified):
         self.example = torch.zeros(self.shape.shape, device=device)
         #: Why each image that did not decode did not; another one stood in for it.
         self.broken: dict[str, str] = {}
-        self._epoch: tuple[int, ImageStream] | None = None
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Random crops."""
-        epoch, number = divmod(step, self.steps_per_epoch)
-        if self._epoch is None or self._epoch[0] != epoch:
-            self.close()
-            seed = seed_of("epoch", self.config.seed, epoch)
-            self._epoch = (epoch, self._stream(self.train, ranks.share(self.units_per_step), seed))
-        images, labels = self._epoch[1].batch(number * ranks.size() + ranks.rank())
-        return self._ready(images), labels
+    def _begin(self, epoch: int) -> ImageStream:
+        """An epoch of random crops, read ahead by threads."""
+        seed = seed_of("epoch", self.config.seed, epoch)
+        return self._stream(self.train, ranks.share(self.units_per_step), seed)
 
     def split(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         """The middle of each image."""
@@ -147,9 +143,9 @@ class Stream(_Classified):
 
     def close(self) -> None:
         """End the threads that read ahead."""
-        if self._epoch is not None:
-            self._epoch[1].close()
-            self._epoch = None
+        if self._now is not None:
+            self._now[1].close()
+        super().close()
 
     def _stream(self, index: Index, batch_size: int, seed: int | None) -> ImageStream:
         from adamwprune.data.image_stream import ImageStream

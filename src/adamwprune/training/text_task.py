@@ -14,6 +14,7 @@ from adamwprune.data import Tokens, Windows
 from adamwprune.training import ranks
 from adamwprune.training.batches import seed_of
 from adamwprune.training.config import RunConfig, known
+from adamwprune.training.epochs import Epochwise
 from adamwprune.training.errors import ConfigError
 
 #: Tokens in a batch of evaluation.
@@ -23,7 +24,7 @@ TOKENS = 1 << 13
 RESIDENT = 4 << 30
 
 
-class Text:
+class Text(Epochwise[Windows]):
     """Windows on a text; a token's target is its successor."""
 
     unit = "tokens"
@@ -48,16 +49,15 @@ class Text:
                 f"{len(self.train)} training tokens of {config.data!r}: lower one of them"
             )
         self.example = torch.zeros(self.context, dtype=torch.int64, device=device)
-        self._epoch: tuple[int, Windows] | None = None
+
+    def _begin(self, epoch: int) -> Windows:
+        return Windows.shuffled(self.train, self.context, seed_of("epoch", self.config.seed, epoch))
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Windows in random order, every token once an epoch."""
-        epoch, number = divmod(step, self.steps_per_epoch)
-        if self._epoch is None or self._epoch[0] != epoch:
-            seed = seed_of("epoch", self.config.seed, epoch)
-            self._epoch = (epoch, Windows.shuffled(self.train, self.context, seed))
+        windows, number = self._epoch_of(step)
         share = ranks.share(self.batch_size)
-        return self._sent(self._epoch[1].batch(number * self.batch_size + ranks.rank() * share, share))
+        return self._sent(windows.batch(number * self.batch_size + ranks.rank() * share, share))
 
     def split(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Windows side by side from the start."""
@@ -69,9 +69,6 @@ class Text:
     def rank(self, record: Mapping[str, Any]) -> tuple[float, float]:
         """Of lower loss."""
         return -record["val_loss"], 0.0
-
-    def close(self) -> None:
-        """There is nothing to close."""
 
     def _placed(self, tokens: Tokens) -> Tokens:
         return tokens.to(self.device) if tokens.ids.nbytes <= RESIDENT else tokens
