@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,10 +49,9 @@ def main() -> None:
         for sparsity in (0.2, 0.5, 0.95):
             key = f"reference, {name}, {sparsity:.0%}"
             limit = DIFFERENT.get(name, 0.01)
-            check = lambda d=dtype, s=sparsity, e=extra, n=limit: against_reference(device, d, s, e, n, small)  # noqa: E731
-            rows.measure(key, check)
+            rows.measure(key, partial(against_reference, device, dtype, sparsity, extra, limit, small))
     for score in ("magnitude", "state", "hybrid"):
-        rows.measure(f"selection, {score}", lambda s=score: selection(device, s, small))
+        rows.measure(f"selection, {score}", partial(selection, device, score, small))
     if not rows.dry_run:
         rows.measure("tests", tests)
     sys.exit(1 if rows.failed else 0)

@@ -10,6 +10,7 @@ at 50 %, 0.58 at 90 %; a mask update at most 4 fused steps.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,23 +49,27 @@ def main() -> None:
         return run
 
     for dtype in DTYPES:
-        rows.measure(f"{dtype}, unpruned", row(lambda d=dtype: unpruned(device, DTYPES[d], small), dtype))
+        rows.measure(f"{dtype}, unpruned", row(partial(unpruned, device, DTYPES[dtype], small), dtype))
         for sparsity in SPARSITIES:
-            make = lambda d=dtype, s=sparsity: pruned(named(device, DTYPES[d], small), s).step  # noqa: E731
+            make = partial(masked, device, DTYPES[dtype], sparsity, small)
             rows.measure(f"{dtype}, {sparsity:.0%}", row(make, dtype))
     for sparsity in (0.5, 0.9):
         for name, (dtype, extra) in FORMS.items():
-            make = lambda d=dtype, s=sparsity, e=extra: pruned(named(device, DTYPES[d], small), s, **e).step  # noqa: E731
+            make = partial(masked, device, DTYPES[dtype], sparsity, small, **extra)
             rows.measure(f"{dtype}, {sparsity:.0%}, {name}", row(make, dtype))
         for name, made in {"gradients masked": masking, "clipped": clipping, "graph": replaying}.items():
-            make = lambda m=made, s=sparsity: m(device, s, small)  # noqa: E731
-            rows.measure(f"float32, {sparsity:.0%}, {name}", row(make, "float32"))
+            rows.measure(f"float32, {sparsity:.0%}, {name}", row(partial(made, device, sparsity, small), "float32"))
     rows.measure("mask updates", lambda: mask_updates(device, small, fused("float32")))
 
 
 def unpruned(device: torch.device, dtype: torch.dtype, small: bool) -> Callable[[], Any]:
     """A step before anything is pruned."""
     return ap.AdamWPrune(named(device, dtype, small), lr=1e-4, fused=True, prune=None).step
+
+
+def masked(device: torch.device, dtype: torch.dtype, sparsity: float, small: bool, **extra: Any) -> Callable[[], Any]:
+    """A step on the state of kept weights."""
+    return pruned(named(device, dtype, small), sparsity, **extra).step
 
 
 def masking(device: torch.device, sparsity: float, small: bool) -> Callable[[], Any]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from adamwprune.kernels import Job, formats, native
@@ -10,6 +11,24 @@ from adamwprune.prune.masks import Mask
 
 LAYOUTS = ("whole", "masked", "compact")
 STEP = 6
+
+
+def in_every_form(test):
+    """Run a test with each form of state, types of weight and gradient that go together, and layout."""
+    types = [
+        (torch.float32, False, torch.float32),
+        (torch.float32, False, torch.bfloat16),
+        (torch.bfloat16, False, torch.bfloat16),
+        (torch.bfloat16, False, torch.float32),
+        (torch.bfloat16, True, torch.bfloat16),
+    ]
+    for names, values in (
+        ("layout", LAYOUTS),
+        (("dtype", "correction", "grad_dtype"), types),
+        ("form", ["float32", "bfloat16", "8bit"]),
+    ):
+        test = pytest.mark.parametrize(names, values)(test)
+    return test
 
 
 class Problem:

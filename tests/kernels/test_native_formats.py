@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from jobs import SETS, hyper
-from stored import LAYOUTS, Problem
+from stored import LAYOUTS, Problem, in_every_form
 
 from adamwprune.kernels import native
 from adamwprune.prune.masks import Mask
@@ -19,18 +19,7 @@ SIZES = (1, 255, 257, 1024, 1300, 5000)
 
 
 @pytest.mark.parametrize("instruction_set", SETS)
-@pytest.mark.parametrize("form", ["float32", "bfloat16", "8bit"])
-@pytest.mark.parametrize(
-    ("dtype", "correction", "grad_dtype"),
-    [
-        (torch.float32, False, torch.float32),
-        (torch.float32, False, torch.bfloat16),
-        (torch.bfloat16, False, torch.bfloat16),
-        (torch.bfloat16, False, torch.float32),
-        (torch.bfloat16, True, torch.bfloat16),
-    ],
-)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@in_every_form
 def test_a_step_is_decode_float32_step_encode(instruction_set, form, dtype, correction, grad_dtype, layout):
     for size in SIZES:
         problem = Problem(size, 0.0 if layout == "whole" else 0.4, dtype, form, correction, grad_dtype, seed=size)

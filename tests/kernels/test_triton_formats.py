@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 import torch
 from jobs import hyper
-from stored import LAYOUTS, Problem
+from stored import LAYOUTS, Problem, in_every_form
 
 from adamwprune.kernels import formats, native
 from adamwprune.prune.masks import Mask
@@ -32,18 +32,7 @@ def stepped(problem, layout, settings, scale=None, theta=None):
     return dataclasses.replace(job, weight=moved.weight.cpu(), state={name: x.cpu() for name, x in state.items()})
 
 
-@pytest.mark.parametrize("form", ["float32", "bfloat16", "8bit"])
-@pytest.mark.parametrize(
-    ("dtype", "correction", "grad_dtype"),
-    [
-        (torch.float32, False, torch.float32),
-        (torch.float32, False, torch.bfloat16),
-        (torch.bfloat16, False, torch.bfloat16),
-        (torch.bfloat16, False, torch.float32),
-        (torch.bfloat16, True, torch.bfloat16),
-    ],
-)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@in_every_form
 def test_a_step_is_decode_float32_step_encode(form, dtype, correction, grad_dtype, layout):
     for size in (1, 257, 1300, 2048):
         problem = Problem(size, 0.0 if layout == "whole" else 0.4, dtype, form, correction, grad_dtype, seed=size)

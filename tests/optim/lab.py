@@ -116,6 +116,18 @@ def against_oracle(optimizer: torch.optim.Optimizer, named: Sequence[tuple[str, 
                 assert torch.equal(state[key], expected), f"{key} of {name} at step {oracle.count}"
 
 
+def step_beside(
+    optimizer: torch.optim.Optimizer, named: Sequence[tuple[str, Tensor]], oracle: MaskedAdam, step: int
+) -> None:
+    """One step of an optimizer and of its oracle with the same gradients; it leaves them equal."""
+    optimizer.zero_grad()
+    grads = gradients(named, step)
+    backward(named, grads)
+    optimizer.step()
+    oracle.step(grads)
+    against_oracle(optimizer, named, oracle)
+
+
 def zeros_where_masked(optimizer: torch.optim.Optimizer) -> None:
     """Pruned weights, their gradients and their state are exactly zero; compact state has no entry for them."""
     for slot_name, keep in optimizer.pruner.named_masks().items():

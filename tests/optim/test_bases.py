@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lab import against_oracle, backward, gradients, mlp, prune, train, weights
+from lab import against_oracle, backward, gradients, mlp, prune, step_beside, train, weights
 from oracle import MaskedAdam
 from torch.nn.utils import clip_grad_norm_
 
@@ -70,12 +70,7 @@ def test_the_spam_base_prunes_like_adamw_where_nothing_is_reset_or_clipped(score
     oracle = MaskedAdam(named, score=score)
     optimizer = AdamWPrune(named, prune=prune(score=score), base="adamwspam", spam=Spam(interval=0, theta=1e30))
     for step in range(14):
-        optimizer.zero_grad()
-        grads = gradients(named, step)
-        backward(named, grads)
-        optimizer.step()
-        oracle.step(grads)
-        against_oracle(optimizer, named, oracle)
+        step_beside(optimizer, named, oracle, step)
 
 
 @pytest.mark.parametrize(

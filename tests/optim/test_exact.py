@@ -15,6 +15,7 @@ from lab import (
     gradients,
     ours,
     prune,
+    step_beside,
     weights,
     zeros_where_masked,
 )
@@ -128,12 +129,7 @@ def test_weights_that_are_not_contiguous(kind, amsgrad):
     oracle = MaskedAdam(named, amsgrad=amsgrad, score="hybrid", distribution="global")
     optimizer = KINDS[kind](named, prune(score="hybrid", distribution="global"), amsgrad=amsgrad)
     for step in range(14):
-        optimizer.zero_grad()
-        grads = gradients(named, step)
-        backward(named, grads)
-        optimizer.step()
-        oracle.step(grads)
-        against_oracle(optimizer, named, oracle)
+        step_beside(optimizer, named, oracle, step)
     assert [p.stride() for _, p in named] == strides
 
 
@@ -146,12 +142,7 @@ def test_weights_that_change_their_layout_in_the_middle():
             named[0][1].data = named[0][1].data.to(memory_format=torch.channels_last)
         if step == 7:
             named[0][1].data = named[0][1].data.clone(memory_format=torch.contiguous_format)
-        optimizer.zero_grad()
-        grads = gradients(named, step)
-        backward(named, grads)
-        optimizer.step()
-        oracle.step(grads)
-        against_oracle(optimizer, named, oracle)
+        step_beside(optimizer, named, oracle, step)
 
 
 @pytest.mark.parametrize("score", SCORES)

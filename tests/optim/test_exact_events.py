@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lab import against_oracle, attached, backward, equal, gradients, mlp, ours, prune, train, weights
+from lab import against_oracle, attached, backward, equal, gradients, mlp, ours, prune, step_beside, train, weights
 from oracle import MaskedAdam
 from torch import nn
 
@@ -148,12 +148,7 @@ def test_a_late_group_joins_with_its_own_age(kind, score):
             optimizer.add_param_group({"params": late})
             oracle.add(*late[0])
             named = [*named, *late]
-        optimizer.zero_grad()
-        grads = gradients(named, step)
-        backward(named, grads)
-        optimizer.step()
-        oracle.step(grads)
-        against_oracle(optimizer, named, oracle)
+        step_beside(optimizer, named, oracle, step)
     assert optimizer.pruner.at_target
     assert "late.weight" in optimizer.pruner.named_masks()
 
@@ -190,12 +185,7 @@ def test_going_uphill(kind, options):
     oracle = MaskedAdam(named, maximize=True, **options)
     optimizer = KINDS[kind](named, prune(**options), maximize=True)
     for step in range(14):
-        optimizer.zero_grad()
-        grads = gradients(named, step)
-        backward(named, grads)
-        optimizer.step()
-        oracle.step(grads)
-        against_oracle(optimizer, named, oracle)
+        step_beside(optimizer, named, oracle, step)
 
 
 def test_a_module_of_its_own_dtype_beside_others():
@@ -204,10 +194,5 @@ def test_a_module_of_its_own_dtype_beside_others():
     oracle = MaskedAdam(named, distribution="global")
     optimizer = ours(named, prune(distribution="global"))
     for step in range(14):
-        optimizer.zero_grad()
-        grads = gradients(named, step)
-        backward(named, grads)
-        optimizer.step()
-        oracle.step(grads)
-        against_oracle(optimizer, named, oracle)
+        step_beside(optimizer, named, oracle, step)
     assert optimizer.state[named[1][1]]["exp_avg"].dtype == torch.bfloat16

@@ -7,7 +7,16 @@ import copy
 
 import pytest
 import torch
-from lab import against_oracle, backward, gradients, mlp, ours, prune, train, twin, weights, zeros_where_masked
+from lab import (
+    mlp,
+    ours,
+    prune,
+    step_beside,
+    train,
+    twin,
+    weights,
+    zeros_where_masked,
+)
 from oracle import MaskedAdam
 
 from adamwprune import AdamWPrune, Spam
@@ -50,12 +59,7 @@ def test_the_dense_masked_oracle_is_met_across_the_crossing(options, dtype):
     optimizer = ours(named, prune(**RAMP, **pruning), lr=0.01, **options)
     seen = set()
     for step in range(14):
-        optimizer.zero_grad()
-        grads = gradients(named, step)
-        backward(named, grads)
-        optimizer.step()
-        oracle.step(grads)
-        against_oracle(optimizer, named, oracle)
+        step_beside(optimizer, named, oracle, step)
         zeros_where_masked(optimizer)
         for kept, dense in layouts(optimizer):
             assert dense == (kept > COMPACT_BELOW)
