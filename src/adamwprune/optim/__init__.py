@@ -3,7 +3,7 @@
 
 from adamwprune.optim.attachment import attach
 from adamwprune.optim.clip import clip_grad_norm_
-from adamwprune.optim.factory import OPTIMIZERS, OptimizerInfo, create_optimizer
+from adamwprune.optim.factory import OPTIMIZERS, create_optimizer
 from adamwprune.optim.groups import param_groups
 from adamwprune.optim.pruner import Pruner
 from adamwprune.optim.replicas import check_replicas, reduce_kept_gradients
@@ -19,7 +19,6 @@ __all__ = [
     "AdamWAdv",
     "AdamWPrune",
     "AdamWSPAM",
-    "OptimizerInfo",
     "Pruner",
     "Spam",
     "attach",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,28 +18,26 @@ from adamwprune.prune.config import Prune
 
 
 @dataclass(frozen=True, slots=True)
-class OptimizerInfo:
-    """What the family's member is, and what it keeps."""
+class Member:
+    """One of the optimizers: its class, and its arguments of :func:`create_optimizer` beyond those that all take."""
 
-    description: str
-    keeps_moments: bool
-    #: Arguments of :func:`create_optimizer`, beyond those of all, that this member takes.
+    make: Callable[..., torch.optim.Optimizer]
     takes: frozenset[str]
 
 
 _ADAM = frozenset({"betas", "eps", "amsgrad"})
 _OWN = _ADAM | {"state", "correction", "release_gradients"}
 
-OPTIMIZERS: dict[str, OptimizerInfo] = {
-    "sgd": OptimizerInfo("stochastic gradient descent with momentum", False, frozenset({"momentum"})),
-    "adam": OptimizerInfo("Adam with coupled weight decay", True, _ADAM),
-    "adamw": OptimizerInfo("Adam with decoupled weight decay", True, _ADAM),
-    "adamwadv": OptimizerInfo("AdamW with AMSGrad and clipping", True, _OWN | {"clip_norm"}),
-    "adamwspam": OptimizerInfo("spike-aware AdamW with momentum reset", True, _OWN | {"spam"}),
-    "adamwprune": OptimizerInfo(
-        "AdamW that prunes by its own state and stores it compactly", True, _OWN | {"base", "spam", "clip_norm"}
-    ),
+OPTIMIZERS: dict[str, Member] = {
+    "sgd": Member(torch.optim.SGD, frozenset({"momentum"})),
+    "adam": Member(torch.optim.Adam, _ADAM),
+    "adamw": Member(torch.optim.AdamW, _ADAM),
+    "adamwadv": Member(AdamWAdv, _OWN | {"clip_norm"}),
+    "adamwspam": Member(AdamWSPAM, _OWN | {"spam"}),
+    "adamwprune": Member(AdamWPrune, _OWN | {"base", "spam", "clip_norm"}),
 }
+
+MOMENTUM = 0.9
 
 
 def create_optimizer(
@@ -47,9 +46,9 @@ def create_optimizer(
     *,
     lr: float,
     weight_decay: float = 0.0,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    momentum: float = 0.9,
+    betas: tuple[float, float] | None = None,
+    eps: float | None = None,
+    momentum: float | None = None,
     amsgrad: bool | None = None,
     base: str = "adamw",
     prune: Prune | None = None,
@@ -65,7 +64,8 @@ def create_optimizer(
         name: ``sgd``, ``adam``, ``adamw``, ``adamwadv``, ``adamwspam`` or ``adamwprune``.
         model: the model to train.
         prune: pruning; ``adamwprune`` does it in its own step on compact state, the others through :func:`attach`.
-        momentum: of ``sgd``.
+        betas, eps: of the Adam family; None: torch's own.
+        momentum: of ``sgd``; None: 0.9.
         base, spam, clip_norm, amsgrad, state, correction, release_gradients: as in :class:`AdamWPrune`.
 
     Returns:
@@ -76,54 +76,29 @@ def create_optimizer(
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {name!r}: expected one of {', '.join(OPTIMIZERS)}")
-    given = {
-        "base": base != "adamw",
-        "spam": spam is not None,
-        "clip_norm": clip_norm is not None,
-        "amsgrad": bool(amsgrad),
-        "state": state is not None,
-        "correction": correction,
-        "release_gradients": release_gradients,
+    settings = {
+        "betas": betas,
+        "eps": eps,
+        "momentum": momentum,
+        "amsgrad": amsgrad,
+        "base": base if base != "adamw" else None,
+        "spam": spam,
+        "clip_norm": clip_norm,
+        "state": state,
+        "correction": correction or None,
+        "release_gradients": release_gradients or None,
     }
-    for argument, is_given in given.items():
-        if is_given and argument not in OPTIMIZERS[name].takes:
+    given: dict[str, Any] = {argument: value for argument, value in settings.items() if value is not None}
+    for argument in given:
+        if argument not in OPTIMIZERS[name].takes:
             raise ValueError(f"{argument} has no effect on optimizer {name!r}: leave it out")
-    groups = param_groups(model, weight_decay=weight_decay)
-    own = {"state": state, "correction": correction, "release_gradients": release_gradients}
-    optimizer = _build(name, groups, lr, betas, eps, momentum, amsgrad, base, prune, spam, clip_norm, own)
+    if name == "sgd":
+        given.setdefault("momentum", MOMENTUM)
+    if name == "adamwprune":
+        given["prune"] = prune
+    optimizer = OPTIMIZERS[name].make(param_groups(model, weight_decay=weight_decay), lr=lr, **given)
     if prune is not None and name != "adamwprune":
         attach(optimizer, prune)
     elif prune is None:
         optimizer.pruner = None  # type: ignore[attr-defined]
     return optimizer
-
-
-def _build(
-    name: str,
-    groups: list[dict[str, Any]],
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    momentum: float,
-    amsgrad: bool | None,
-    base: str,
-    prune: Prune | None,
-    spam: Spam | None,
-    clip_norm: float | None,
-    own: dict[str, Any],
-) -> torch.optim.Optimizer:
-    shared: dict[str, Any] = {"lr": lr, "betas": betas, "eps": eps}
-    match name:
-        case "sgd":
-            return torch.optim.SGD(groups, lr=lr, momentum=momentum)
-        case "adam":
-            return torch.optim.Adam(groups, **shared, amsgrad=bool(amsgrad))
-        case "adamw":
-            return torch.optim.AdamW(groups, **shared, amsgrad=bool(amsgrad))
-        case "adamwadv":
-            return AdamWAdv(groups, **shared, amsgrad=amsgrad, clip_norm=clip_norm, **own)
-        case "adamwspam":
-            return AdamWSPAM(groups, **shared, amsgrad=amsgrad, spam=spam, **own)
-        case _:
-            options = {"amsgrad": amsgrad, "base": base, "prune": prune, "spam": spam, "clip_norm": clip_norm, **own}
-            return AdamWPrune(groups, **shared, **options)

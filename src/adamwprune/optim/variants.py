@@ -34,7 +34,6 @@ class AdamWPrune(AdamFamily):
             weights keep float32. Unlike compaction, which follows pruning, this lowers a run's peak memory, too.
         correction: keep what bfloat16 weights lack of 24 bits in one more byte, so that small updates are not lost;
             ``state=None`` then means ``"float32"``. Where a weight is read elsewhere, its bfloat16 value is used.
-
         release_gradients: step each parameter during backward, as soon as its gradient is there, and free the gradient.
             ``step()`` then counts and updates masks. One step to a backward: no gradient accumulation, no clipping, no
             closure, no GradScaler, no regrowth, no score that ranks by gradients, one process.
