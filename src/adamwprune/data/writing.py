@@ -74,7 +74,7 @@ def prepare(
 
 
 def adopt(name: str, data_dir: Path, folder: Path, vocabulary: int) -> dict[str, Any]:
-    """Make a prepared text of ``train.bin`` and ``val.bin`` that another tool wrote; they are linked, or copied."""
+    """Make a prepared text of ``train.bin`` and ``val.bin`` that another tool wrote; links lead to them."""
     target = data_dir / name
     target.mkdir(parents=True, exist_ok=True)
     for file in bins.SPLITS.values():
