@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: MIT
+"""Resolving: what a config becomes, what is refused, and what makes two runs the same run."""
+
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -262,6 +266,31 @@ def test_names() -> None:
         ),
     ):
         assert run_name(resolve(RunConfig(**changes))) == expected
+
+
+def test_budgets_by_the_ranking_score_have_a_name_of_their_own() -> None:
+    """A matrix takes runs of one name and two identities for an older and a newer version of one run."""
+    configs = [RunConfig(**STATE, score="fisher", distribution=distribution) for distribution in ("layer", "fisher")]
+    assert len({run_name(resolve(config)) for config in configs}) == 2
+
+
+def test_the_commit_is_that_of_our_own_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not of a project that has the package installed in a folder of its own."""
+
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        return subprocess.run(["git", "-C", str(tmp_path), *who, *words], capture_output=True, text=True).stdout.strip()
+
+    file = tmp_path / "package" / "__init__.py"
+    file.parent.mkdir()
+    file.touch()
+    monkeypatch.setattr("adamwprune.__file__", str(file))
+    git("init")
+    git("commit", "--allow-empty", "--message", "theirs")
+    assert identity_module._commit.__wrapped__() is None
+    git("add", "package")
+    git("commit", "--message", "ours")
+    assert identity_module._commit.__wrapped__() == git("rev-parse", "HEAD") != ""
 
 
 def test_every_scientific_field_and_nothing_else_changes_the_id(monkeypatch: pytest.MonkeyPatch) -> None:

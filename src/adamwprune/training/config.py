@@ -2,7 +2,7 @@
 """The one typed description of a run.
 
 Every front end (command line, Kconfig, Python) fills in a :class:`RunConfig`; the engine reads nothing else.
-``None`` means "the recipe of this model and optimizer decides"; :func:`adamwprune.training.recipes.resolve`
+``None`` means "the recipe of this model and optimizer decides"; :func:`adamwprune.training.resolve.resolve`
 replaces every ``None`` by a value and validates the whole before anything runs.
 """
 

@@ -65,12 +65,12 @@ def run_name(resolved: RunConfig) -> str:
     optimizer = resolved.optimizer if resolved.base == "adamw" else f"{resolved.optimizer}_{resolved.base}"
     method = resolved.pruning_method
     if method != "none":
-        special = {
-            resolved.score: METHOD_SCORES[method][0],
-            resolved.distribution: PRUNING.distribution,
-            (resolved.pattern or "").replace(":", "of"): PRUNING.pattern,
-        }
-        method = "_".join([method, *(str(value) for value, default in special.items() if value != default)])
+        choices = (
+            (resolved.score, METHOD_SCORES[method][0]),
+            (resolved.distribution, PRUNING.distribution),
+            ((resolved.pattern or "").replace(":", "of"), PRUNING.pattern),
+        )
+        method = "_".join([method, *(str(value) for value, default in choices if value != default)])
         method += f"-{100 * (resolved.target_sparsity or 0):.6g}"
     return f"{model}-{resolved.data}-{optimizer}-{method}-s{resolved.seed}"
 
@@ -91,11 +91,11 @@ def environment(resolved: RunConfig) -> dict[str, Any]:
 @functools.cache
 def _commit() -> str | None:
     """The commit of the checkout that this package is run from; None outside of one."""
-    root = Path(adamwprune.__file__).parent
+    file = Path(adamwprune.__file__)
+    # It fails where the file is not in the commit: an installed package in somebody else's checkout.
+    command = ["git", "-C", str(file.parent), "rev-parse", "HEAD", f"HEAD:./{file.name}"]
     try:
-        answer = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
-        )
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
+    return answer.stdout.split()[0] if answer.returncode == 0 else None
