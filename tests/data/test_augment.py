@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+"""Augmentation of batches, against moving, mirroring and painting image by image."""
+
 from __future__ import annotations
 
 import torch

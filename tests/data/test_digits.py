@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+"""The embedded digits: scikit-learn's own scans, enlarged, split and verified."""
+
 from __future__ import annotations
 
 import dataclasses

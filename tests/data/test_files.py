@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+"""Files of a data set: found wherever tools leave them, verified, and refused with what to do."""
+
 from __future__ import annotations
 
 import gzip

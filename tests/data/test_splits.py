@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+"""Splits: a stratified partition, the same for ever."""
+
 from __future__ import annotations
 
 import hashlib

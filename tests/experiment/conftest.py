@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+"""A matrix whose runs a stand-in engine makes in milliseconds."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+"""Operations of a network, against published numbers and torch's counter."""
+
 from __future__ import annotations
 
 import pytest

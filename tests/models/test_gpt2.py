@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+"""GPT-2 against a plain restatement, published sizes and transformers' weights."""
+
 from __future__ import annotations
 
 import dataclasses

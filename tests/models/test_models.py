@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+"""What holds of every registered network, and LeNet-5."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -65,7 +67,7 @@ def test_what_a_run_asks_of_a_language_model_is_built() -> None:
     assert (plain.vocabulary, plain.context, plain.dropout, plain.checkpointing) == (65, 128, 0.0, False)
 
 
-def test_lenet5_has_the_seeds_parameters() -> None:
+def test_lenet5_has_the_parameters_that_its_docstring_says() -> None:
     model = LeNet5((1, 28, 28), 10)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if p.dim() > 1}
     assert shapes == {

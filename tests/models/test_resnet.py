@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+"""ResNets against a plain restatement, torchvision's names and published sizes."""
+
 from __future__ import annotations
 
 from typing import Any

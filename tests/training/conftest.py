@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+"""A data set small enough to train on in every test."""
+
 from __future__ import annotations
 
 import pytest

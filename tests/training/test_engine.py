@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+"""One run from start to end: its files, its numbers, and what ends it."""
+
 from __future__ import annotations
 
 import json

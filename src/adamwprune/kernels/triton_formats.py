@@ -74,12 +74,14 @@ def ratio(size, unit):
 
 @triton.jit
 def decode_first(code, unit):
+    """First moments (float32) of codes, int8, and their rows' units."""
     c = code.to(tl.float32)
     return (c * tl.abs(c)) * unit[:, None]
 
 
 @triton.jit
 def decode_second(code, unit):
+    """Second moments (float32) of codes, uint8, and their rows' units."""
     c = code.to(tl.float32)
     square = c * c
     return (square * square) * unit[:, None]

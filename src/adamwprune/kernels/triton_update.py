@@ -46,6 +46,7 @@ _NUMBERS = tl.constexpr(11)
 def load_moment(
     address, origin, place, keep, whole, unit, SECOND: tl.constexpr, KIND: tl.constexpr, ALIGNED: tl.constexpr
 ):
+    """A block's moments as float32, decoded where they are codes; SECOND says of which moment."""
     if KIND != CODES:
         value = load(address, origin, place, keep, whole, KIND, ALIGNED)
     elif SECOND:

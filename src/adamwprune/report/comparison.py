@@ -52,6 +52,7 @@ class Row:
 
     @property
     def n(self) -> int:
+        """How many seeds finished."""
         return len(self.runs)
 
     def by_seed(self, phase: str, name: str) -> dict[int, float]:
@@ -60,6 +61,7 @@ class Row:
         return {seed: value for seed, value in values if value is not None}
 
     def summary(self, phase: str, name: str) -> Summary | None:
+        """A measured number over the seeds."""
         return summarise(self.by_seed(phase, name).values())
 
     def difference(self, other: Row | None, phase: str = "final", name: str = "test_accuracy") -> Summary | None:
@@ -89,14 +91,17 @@ class Comparison:
 
     @property
     def title(self) -> str:
+        """What is compared, in words."""
         return f"{self.model} on {self.data}"
 
     @property
     def targets(self) -> tuple[float, ...]:
+        """The target sparsities, ascending."""
         return tuple(sorted({row.target for row in self.rows if row.target > 0}))
 
     @property
     def runs(self) -> tuple[Run, ...]:
+        """The runs of all rows."""
         return tuple(run for row in self.rows for run in row.runs)
 
 

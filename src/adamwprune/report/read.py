@@ -64,6 +64,7 @@ class Run:
 
     @property
     def seed(self) -> int:
+        """Tells the runs of a row apart."""
         return int(self.config.get("seed") or 0)
 
     @property
@@ -89,6 +90,7 @@ class Matrix:
     strangers: tuple[str, ...] = ()
 
     def with_status(self, *wanted: Status) -> tuple[Run, ...]:
+        """The runs that ended so."""
         return tuple(run for run in self.runs if run.status in wanted)
 
 
