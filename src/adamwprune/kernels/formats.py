@@ -94,7 +94,7 @@ def encode_second(moment: Tensor, group: Tensor, groups: int, word: Tensor | Non
 
 def code_first(moment: Tensor, units: Tensor, group: Tensor, word: Tensor | None) -> Tensor:
     """Codes of first moments for given units."""
-    ratio = _ratio(moment.abs(), units, group)
+    ratio = _times(moment.abs(), units.reciprocal(), units, group)
     low = ratio.sqrt().floor().clamp_(max=127)
     gap = (low + 1).square() - low.square()
     c = low + _rounds_up(ratio - low.square(), gap, word)
@@ -102,13 +102,14 @@ def code_first(moment: Tensor, units: Tensor, group: Tensor, word: Tensor | None
 
 
 def code_second(moment: Tensor, units: Tensor, group: Tensor, word: Tensor | None) -> Tensor:
-    """Codes of second moments for given units."""
-    ratio = _ratio(moment, units, group)
-    low = ratio.sqrt().sqrt().floor().clamp_(max=255)
+    """Codes of second moments for given units, by way of their roots: the update has just taken those."""
+    root = _times(moment.sqrt(), units.sqrt().reciprocal(), units, group)
+    ratio = root.square()
+    low = root.sqrt().floor().clamp_(max=255)
     fourth = low.square().square()
     gap = (low + 1).square().square() - fourth
     c = (low + _rounds_up(ratio - fourth, gap, word)).clamp_(max=255)
-    return torch.where((c == 0) & (ratio > 0), 1.0, c).to(torch.uint8)
+    return torch.where((c == 0) & (root > 0), 1.0, c).to(torch.uint8)
 
 
 def _units(size: Tensor, group: Tensor, groups: int, least: float, steps: float) -> Tensor:
@@ -121,11 +122,10 @@ def _units(size: Tensor, group: Tensor, groups: int, least: float, steps: float)
     return torch.where(largest < least, 0.0, largest / steps)
 
 
-def _ratio(size: Tensor, units: Tensor, group: Tensor) -> Tensor:
-    """Entries in units; 0 where the unit is 0, NaN or infinite."""
-    unit = units[group]
-    usable = unit.isfinite() & (unit > 0)
-    return torch.where(usable, size / unit, 0.0)
+def _times(size: Tensor, factor: Tensor, units: Tensor, group: Tensor) -> Tensor:
+    """Entries times their groups' factors; 0 where the unit is 0, NaN or infinite."""
+    usable = units.isfinite() & (units > 0)
+    return torch.where(usable[group], size * factor[group], 0.0)
 
 
 def _rounds_up(rest: Tensor, gap: Tensor, word: Tensor | None) -> Tensor:

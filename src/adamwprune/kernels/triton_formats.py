@@ -65,11 +65,11 @@ def new_units(size, least, steps):
 
 
 @triton.jit
-def ratio(size, unit):
-    """Entries in units; 0 where the unit is 0, NaN or infinite."""
+def times(size, divisor, unit):
+    """Entries times one over their rows' divisor; 0 where the unit is 0, NaN or infinite."""
     usable = (unit > 0.0) & (unit < float("inf"))
-    safe = tl.broadcast_to(tl.where(usable, unit, 1.0)[:, None], size.shape)
-    return tl.where(usable[:, None], tl.div_rn(size, safe), 0.0)
+    factor = tl.div_rn(tl.full((BYTES,), 1.0, tl.float32), tl.where(usable, divisor, 1.0))
+    return tl.where(usable[:, None], size * factor[:, None], 0.0)
 
 
 @triton.jit
@@ -90,7 +90,7 @@ def decode_second(code, unit):
 @triton.jit
 def encode_first(moment, unit, word):
     """Codes (int8) of first moments for given units."""
-    r = ratio(tl.abs(moment), unit)
+    r = times(tl.abs(moment), unit, unit)
     low = tl.minimum(tl.floor(tl.sqrt_rn(r)), 127.0)
     below = low * low
     gap = (low + 1.0) * (low + 1.0) - below
@@ -102,12 +102,13 @@ def encode_first(moment, unit, word):
 @triton.jit
 def encode_second(moment, unit, word):
     """Codes (uint8) of second moments for given units."""
-    r = ratio(moment, unit)
-    low = tl.minimum(tl.floor(tl.sqrt_rn(tl.sqrt_rn(r))), 255.0)
+    root = times(tl.sqrt_rn(moment), tl.sqrt_rn(unit), unit)
+    r = root * root
+    low = tl.minimum(tl.floor(tl.sqrt_rn(root)), 255.0)
     fourth = (low * low) * (low * low)
     above = ((low + 1.0) * (low + 1.0)) * ((low + 1.0) * (low + 1.0))
     c = tl.minimum(low + tl.where(uniform(word) * (above - fourth) < r - fourth, 1.0, 0.0), 255.0)
-    return tl.where((c == 0.0) & (r > 0.0), 1.0, c).to(tl.uint8)
+    return tl.where((c == 0.0) & (root > 0.0), 1.0, c).to(tl.uint8)
 
 
 @triton.jit

@@ -84,7 +84,7 @@ INLINE void store(void *target, int32_t type, int64_t start, int valid, __m512 v
 /* Ask for the line of an entry; of one behind the end, too, which does nothing. */
 INLINE void prefetch(const void *source, int32_t type, int64_t i)
 {
-    _mm_prefetch((const char *)source + i * (type == ADAMW_F32 ? 4 : 2), _MM_HINT_T0);
+    _mm_prefetch((const char *)source + i * (type == ADAMW_F32 ? 4 : type == ADAMW_BF16 ? 2 : 1), _MM_HINT_T0);
 }
 
 /* Bits of a block's weights from `i` on, sixteen or fewer. */

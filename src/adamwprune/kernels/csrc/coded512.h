@@ -32,10 +32,11 @@ INLINE __m512i round_up(__m512i whole, __m512 gap, __m512 rest, __m512i words)
     return _mm512_mask_add_epi32(whole, up, whole, _mm512_set1_epi32(1));
 }
 
-INLINE __m512i code_first16(__m512 moments, __m512 unit, __m512i words)
+/* `factor`: one over the unit. */
+INLINE __m512i code_first16(__m512 moments, __m512 factor, __m512i words)
 {
     const __m512i most = _mm512_set1_epi32(127);
-    const __m512 ratio = _mm512_div_ps(_mm512_abs_ps(moments), unit);
+    const __m512 ratio = _mm512_mul_ps(_mm512_abs_ps(moments), factor);
     const __m512i whole = _mm512_min_epi32(_mm512_cvttps_epi32(_mm512_sqrt_ps(ratio)), most);
     const __m512 low = _mm512_cvtepi32_ps(whole), next = _mm512_add_ps(low, _mm512_set1_ps(1.0f));
     const __m512 square = _mm512_mul_ps(low, low), gap = _mm512_sub_ps(_mm512_mul_ps(next, next), square);
@@ -43,16 +44,17 @@ INLINE __m512i code_first16(__m512 moments, __m512 unit, __m512i words)
     return _mm512_mask_sub_epi32(code, _mm512_movepi32_mask(_mm512_castps_si512(moments)), _mm512_setzero_si512(), code);
 }
 
-INLINE __m512i code_second16(__m512 moments, __m512 unit, __m512i words)
+/* Of second moments whose square roots are `roots`; `factor`: one over the square root of the unit. */
+INLINE __m512i code_second16(__m512 roots, __m512 factor, __m512i words)
 {
     const __m512i most = _mm512_set1_epi32(255), one = _mm512_set1_epi32(1);
-    const __m512 ratio = _mm512_div_ps(moments, unit);
-    const __m512i whole = _mm512_min_epi32(_mm512_cvttps_epi32(_mm512_sqrt_ps(_mm512_sqrt_ps(ratio))), most);
+    const __m512 root = _mm512_mul_ps(roots, factor), ratio = _mm512_mul_ps(root, root);
+    const __m512i whole = _mm512_min_epi32(_mm512_cvttps_epi32(_mm512_sqrt_ps(root)), most);
     const __m512 low = _mm512_cvtepi32_ps(whole), next = _mm512_add_ps(low, _mm512_set1_ps(1.0f));
     const __m512 square = _mm512_mul_ps(low, low), above = _mm512_mul_ps(next, next);
     const __m512 fourth = _mm512_mul_ps(square, square), gap = _mm512_sub_ps(_mm512_mul_ps(above, above), fourth);
     const __m512i code = _mm512_min_epi32(round_up(whole, gap, _mm512_sub_ps(ratio, fourth), words), most);
-    const __mmask16 positive = _mm512_cmp_ps_mask(ratio, _mm512_setzero_ps(), _CMP_GT_OQ);
+    const __mmask16 positive = _mm512_cmp_ps_mask(root, _mm512_setzero_ps(), _CMP_GT_OQ);
     return _mm512_mask_max_epi32(code, positive, code, one);
 }
 
@@ -86,10 +88,14 @@ INLINE void store_codes(void *target, int64_t start, int valid, __m512i codes)
         _mm512_mask_cvtepi32_storeu_epi8((uint8_t *)target + start, first_lanes(valid), codes);
 }
 
-/* The lanes of one group, in float32. */
+/* The `length` weights at `low` that make a group, and its `count` lanes, whose state begins at `slot`. */
 typedef struct {
-    _Alignas(64) float w[ADAMW_GROUP + 16], g[ADAMW_GROUP + 16], m[ADAMW_GROUP + 16], v[ADAMW_GROUP + 16];
+    int64_t low, slot;
+    int length, count;
+    _Alignas(64) float w[ADAMW_GROUP + 16], g[ADAMW_GROUP + 16], m[ADAMW_GROUP + 16];
+    _Alignas(64) float roots[ADAMW_GROUP + 16]; /* of second moments */
     _Alignas(64) uint32_t places[ADAMW_GROUP + 16];
+    __m512i most_first, most_second; /* bits of the largest new moments */
 } group_lanes;
 
 INLINE __m512i iota(int64_t low)
@@ -98,9 +104,11 @@ INLINE __m512i iota(int64_t low)
                             _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
 }
 
-/* Kept weights, their gradients and places of the group at `low`; returns how many there are. */
-INLINE int gather_group(const adamw_tensor *t, int64_t low, int length, const int32_t weight_type, group_lanes *lanes)
+/* Kept weights, their gradients and places. */
+INLINE void gather_group(const adamw_tensor *t, const int32_t weight_type, group_lanes *lanes)
 {
+    const int64_t low = lanes->low;
+    const int length = lanes->length;
     int count = 0;
     for (int i = 0; i < length; i += 16) {
         const __mmask16 kept = kept_lanes(t->bits + low / 8, i, length);
@@ -114,33 +122,21 @@ INLINE int gather_group(const adamw_tensor *t, int64_t low, int length, const in
         _mm512_storeu_si512(lanes->places + count, _mm512_permutexvar_epi32(places, iota(low + i)));
         count += (int)_mm_popcnt_u32(kept);
     }
-    return count;
+    lanes->count = count;
 }
 
-/* New units of a group from the largest magnitudes of its new moments; whether it has codes other than 0. */
-INLINE int new_unit(__m512i largest, float least, float steps, float *unit)
+/* Codes to moments, and the update. */
+INLINE void update_group(const adamw_tensor *t, __m512 unit_first, __m512 unit_second, const int32_t weight_type,
+                         const int compacted, const int corrected, group_lanes *lanes)
 {
-    const float most = bits_float((uint32_t)_mm512_reduce_max_epi32(largest));
-    *unit = most != most ? NAN : most < least ? 0.0f : most / steps;
-    return *unit > 0.0f && *unit < INFINITY;
-}
-
-/* Group `group` of the tensor, whose lanes' state begins at `slot`; returns how many lanes it has. */
-INLINE int step_group(const adamw_tensor *t, int64_t group, int64_t slot, const int32_t weight_type, const int compacted,
-                      const int corrected)
-{
-    group_lanes lanes;
-    const int64_t low = group * ADAMW_GROUP;
-    const int length = t->numel - low < ADAMW_GROUP ? (int)(t->numel - low) : ADAMW_GROUP;
-    const int count = compacted ? gather_group(t, low, length, weight_type, &lanes) : length;
-    const __m512 unit_first = _mm512_set1_ps(t->exp_avg_unit[group]), unit_second = _mm512_set1_ps(t->exp_avg_sq_unit[group]);
+    const int64_t low = lanes->low, slot = lanes->slot;
     __m512i most_first = _mm512_setzero_si512(), most_second = _mm512_setzero_si512();
-
-    for (int j = 0; j < count; j += 16) {
-        const int valid = count - j;
-        const __mmask16 kept = compacted || !t->bits ? first_lanes(valid) : kept_lanes(t->bits + low / 8, j, length);
-        __m512 w = compacted ? _mm512_load_ps(lanes.w + j) : load(t->weight, weight_type, low + j, valid);
-        const __m512 g = compacted ? _mm512_load_ps(lanes.g + j) : load(t->grad, weight_type, low + j, valid);
+    for (int j = 0; j < lanes->count; j += 16) {
+        const int valid = lanes->count - j;
+        const __mmask16 kept =
+            compacted || !t->bits ? first_lanes(valid) : kept_lanes(t->bits + low / 8, j, lanes->count);
+        __m512 w = compacted ? _mm512_load_ps(lanes->w + j) : load(t->weight, weight_type, low + j, valid);
+        const __m512 g = compacted ? _mm512_load_ps(lanes->g + j) : load(t->grad, weight_type, low + j, valid);
         const __m512 first = load(t->exp_avg, ADAMW_I8, slot + j, valid);
         const __m512 second = load(t->exp_avg_sq, ADAMW_U8, slot + j, valid), square = _mm512_mul_ps(second, second);
         __m512 m = _mm512_mul_ps(_mm512_mul_ps(first, _mm512_abs_ps(first)), unit_first);
@@ -148,42 +144,91 @@ INLINE int step_group(const adamw_tensor *t, int64_t group, int64_t slot, const 
         if (corrected)
             w = join16(w, load_codes(t->correction, slot + j, valid));
         w = update16(t, w, g, &m, &v, 0);
+        const __m512 root = _mm512_sqrt_ps(v); /* which update16 takes, too: one instruction */
         m = _mm512_maskz_mov_ps(kept, m);
-        v = _mm512_maskz_mov_ps(kept, v);
         most_first = _mm512_max_epi32(most_first, magnitude_bits(m));
-        most_second = _mm512_max_epi32(most_second, magnitude_bits(v));
-        _mm512_store_ps(lanes.w + j, _mm512_maskz_mov_ps(kept, w));
-        _mm512_store_ps(lanes.m + j, m);
-        _mm512_store_ps(lanes.v + j, v);
+        most_second = _mm512_max_epi32(most_second, magnitude_bits(_mm512_maskz_mov_ps(kept, v)));
+        _mm512_store_ps(lanes->w + j, _mm512_maskz_mov_ps(kept, w));
+        _mm512_store_ps(lanes->m + j, m);
+        _mm512_store_ps(lanes->roots + j, _mm512_maskz_mov_ps(kept, root));
     }
+    lanes->most_first = most_first;
+    lanes->most_second = most_second;
+}
 
-    const int any_first = new_unit(most_first, LEAST_FIRST, 127.0f * 127.0f, t->exp_avg_unit + group);
-    const int any_second =
-        new_unit(most_second, LEAST_SECOND, 255.0f * 255.0f * 255.0f * 255.0f, t->exp_avg_sq_unit + group);
-    const __m512 new_first = _mm512_set1_ps(t->exp_avg_unit[group]), new_second = _mm512_set1_ps(t->exp_avg_sq_unit[group]);
-    for (int j = 0; j < count; j += 16) {
-        const int valid = count - j;
-        const __m512i places = compacted ? _mm512_load_si512(lanes.places + j) : iota(low + j);
+/* The new unit of a group's moments, of which the largest have the bits `largest`. */
+INLINE float new_unit(__m512i largest, float least, float steps)
+{
+    const float most = bits_float((uint32_t)_mm512_reduce_max_epi32(largest));
+    return most != most ? NAN : most < least ? 0.0f : most / steps;
+}
+
+/* Moments to codes, and weights to where they lie. A group whose unit is 0 or lost has codes 0. */
+INLINE void code_group(const adamw_tensor *t, float unit_first, float unit_second, const int32_t weight_type,
+                       const int compacted, const int corrected, group_lanes *lanes)
+{
+    const int64_t low = lanes->low, slot = lanes->slot;
+    const int some_first = unit_first > 0.0f && unit_first < INFINITY;
+    const int some_second = unit_second > 0.0f && unit_second < INFINITY;
+    const __m512 factor_first = _mm512_set1_ps(1.0f / unit_first), factor_second = _mm512_set1_ps(1.0f / sqrtf(unit_second));
+    const __m512i none = _mm512_setzero_si512();
+    for (int j = 0; j < lanes->count; j += 16) {
+        const int valid = lanes->count - j;
+        const __m512i places = compacted ? _mm512_load_si512(lanes->places + j) : iota(low + j);
         const __m512i words = noise16(places, t->number);
         const __m512i first_words = _mm512_mullo_epi32(words, _mm512_set1_epi32((int)0x9E3779B1u));
-        const __m512i none = _mm512_setzero_si512();
         store_codes(t->exp_avg, slot + j, valid,
-                    any_first ? code_first16(_mm512_load_ps(lanes.m + j), new_first, first_words) : none);
+                    some_first ? code_first16(_mm512_load_ps(lanes->m + j), factor_first, first_words) : none);
         store_codes(t->exp_avg_sq, slot + j, valid,
-                    any_second ? code_second16(_mm512_load_ps(lanes.v + j), new_second, words) : none);
-        __m512 w = _mm512_load_ps(lanes.w + j);
+                    some_second ? code_second16(_mm512_load_ps(lanes->roots + j), factor_second, words) : none);
         if (corrected) {
+            const __m512i weight_words = _mm512_mullo_epi32(first_words, _mm512_set1_epi32((int)0x85EBCA77u));
             __m512i corrections;
-            w = split16(w, _mm512_mullo_epi32(first_words, _mm512_set1_epi32((int)0x85EBCA77u)), &corrections);
+            _mm512_store_ps(lanes->w + j, split16(_mm512_load_ps(lanes->w + j), weight_words, &corrections));
             store_codes(t->correction, slot + j, valid, corrections);
-            _mm512_store_ps(lanes.w + j, w);
         }
         if (!compacted)
-            store(t->weight, weight_type, low + j, valid, w);
+            store(t->weight, weight_type, low + j, valid, _mm512_load_ps(lanes->w + j));
     }
     if (compacted)
-        scatter_block(t->weight, weight_type, t->bits, low, length, lanes.w);
-    return count;
+        scatter_block(t->weight, weight_type, t->bits, low, lanes->length, lanes->w);
+}
+
+/* Ask for what lies a block ahead of a group: between two passes, the processor's own guesses come too late. */
+INLINE void prefetch_group(const adamw_tensor *t, const int32_t weight_type, const int compacted, const int corrected,
+                           const group_lanes *lanes)
+{
+    for (int64_t i = lanes->low + ADAMW_BLOCK; i < lanes->low + ADAMW_BLOCK + ADAMW_GROUP && !compacted; i += 16) {
+        prefetch(t->weight, weight_type, i);
+        prefetch(t->grad, weight_type, i);
+    }
+    for (int64_t i = lanes->slot + ADAMW_BLOCK; i < lanes->slot + ADAMW_BLOCK + lanes->count; i += 64) {
+        prefetch(t->exp_avg, ADAMW_I8, i);
+        prefetch(t->exp_avg_sq, ADAMW_U8, i);
+        if (corrected)
+            prefetch(t->correction, ADAMW_I8, i);
+    }
+}
+
+/* Group `group` of the tensor, whose lanes' state begins at `slot`; returns how many lanes it has. */
+INLINE int step_group(const adamw_tensor *t, int64_t group, int64_t slot, const int32_t weight_type, const int compacted,
+                      const int corrected)
+{
+    const int64_t low = group * ADAMW_GROUP;
+    float *first = t->exp_avg_unit + group, *second = t->exp_avg_sq_unit + group;
+    group_lanes lanes;
+    lanes.low = low;
+    lanes.slot = slot;
+    lanes.length = lanes.count = t->numel - low < ADAMW_GROUP ? (int)(t->numel - low) : ADAMW_GROUP;
+
+    if (compacted)
+        gather_group(t, weight_type, &lanes);
+    prefetch_group(t, weight_type, compacted, corrected, &lanes);
+    update_group(t, _mm512_set1_ps(*first), _mm512_set1_ps(*second), weight_type, compacted, corrected, &lanes);
+    *first = new_unit(lanes.most_first, LEAST_FIRST, 127.0f * 127.0f);
+    *second = new_unit(lanes.most_second, LEAST_SECOND, 255.0f * 255.0f * 255.0f * 255.0f);
+    code_group(t, *first, *second, weight_type, compacted, corrected, &lanes);
+    return lanes.count;
 }
 
 INLINE void step_coded(const adamw_tensor *tensor, int64_t block, const int32_t weight_type, const int corrected)

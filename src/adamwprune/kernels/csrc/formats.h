@@ -86,8 +86,9 @@ static inline float unit_of(const float *moments, int first, int last, float lea
 /* Moments of one group to codes, as float32 and in place. */
 static inline void code_first(float *restrict moments, int first, int end, float unit, const uint32_t *restrict words)
 {
+    const float factor = 1.0f / unit;
     for (int i = first; i < end; i++) {
-        const float ratio = fabsf(moments[i]) / unit;
+        const float ratio = fabsf(moments[i]) * factor;
         const int32_t root = (int32_t)sqrtf(ratio), whole = root < 127 ? root : 127;
         const float low = (float)whole, gap = (low + 1.0f) * (low + 1.0f) - low * low;
         const int32_t code = whole + (uniform(words[i]) * gap < ratio - low * low);
@@ -97,12 +98,13 @@ static inline void code_first(float *restrict moments, int first, int end, float
 
 static inline void code_second(float *restrict moments, int first, int end, float unit, const uint32_t *restrict words)
 {
+    const float factor = 1.0f / sqrtf(unit);
     for (int i = first; i < end; i++) {
-        const float ratio = moments[i] / unit;
-        const int32_t root = (int32_t)sqrtf(sqrtf(ratio)), whole = root < 255 ? root : 255;
+        const float square = sqrtf(moments[i]) * factor, ratio = square * square;
+        const int32_t root = (int32_t)sqrtf(square), whole = root < 255 ? root : 255;
         const float low = (float)whole, next = low + 1.0f;
         const float fourth = (low * low) * (low * low), gap = (next * next) * (next * next) - fourth;
-        const int32_t code = whole + (uniform(words[i]) * gap < ratio - fourth), least = ratio > 0.0f;
+        const int32_t code = whole + (uniform(words[i]) * gap < ratio - fourth), least = square > 0.0f;
         const int32_t most = code < 255 ? code : 255;
         moments[i] = (float)(most > least ? most : least);
     }
