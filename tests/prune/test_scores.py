@@ -46,6 +46,7 @@ def test_every_registered_score_has_an_oracle_here():
     assert set(SCORES) == {*FORMULAS, "lamp", "random"}
     assert ALIASES == {"bitter0": "hybrid", "bitter1": "magnitude", "bitter2": "scale-aware"}
     assert set(STATE_FAMILY) <= set(SCORES)
+    assert [name for name, score in SCORES.items() if score.whole] == ["lamp"]
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -91,6 +92,20 @@ def test_random_is_a_fixed_order_without_a_trend():
     for part in removed.view(20, -1):
         assert 0.42 < float(part.float().mean()) < 0.58
     assert abs(float(torch.corrcoef(torch.stack([index.float(), scores]))[0, 1])) < 0.03
+
+
+def splitmix64(index: int) -> int:
+    """The mixing of splitmix64 (Steele, Lea and Flood 2014) in Python's whole numbers, without its last xor."""
+    word = index * 0x9E3779B97F4A7C15 % 2**64
+    word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    return (word ^ (word >> 27)) * 0x94D049BB133111EB % 2**64
+
+
+def test_random_is_the_same_on_every_machine():
+    """Its 24 bits are the upper ones of a published hash."""
+    places = [0, 1, 2, 1000, 2**31, 2**40 + 7, 2**63 - 1]
+    scores = SCORES["random"](index=torch.tensor(places))
+    assert scores.tolist() == [splitmix64(place) >> 40 for place in places]
 
 
 def test_needs_are_told_by_parameter_names():

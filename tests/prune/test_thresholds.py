@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import brute
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adamwprune import NonFiniteScoreError
-from adamwprune.prune.thresholds import lowest, order_key
+from adamwprune.prune.thresholds import NOTHING_BELOW, lowest, order_key
 
 FLOATS = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, -1.0, 1.0000001, 1e-45, -1e-45, 1.1754942e-38, 3.4e38, -3.4e38, 0.1]),
@@ -37,6 +38,7 @@ def test_lowest_equals_a_sort(values, cuts, share):
     chunks = split(values, cuts)
     cut = lowest(lambda: chunks, count)
     assert cut.count == count
+    assert cut.threshold == (sorted(values)[count - 1] if count else -math.inf)
     keeps = cut.splitter()
     kept = torch.cat([keeps(chunk) for chunk in chunks])
     removed = set((~kept).nonzero().flatten().tolist())
@@ -69,7 +71,8 @@ def test_large_inputs_at_every_kind_of_count(count):
 
 
 def test_no_scores_and_nothing_to_take():
-    assert lowest(list, 0).count == 0
+    assert lowest(list, 0) == NOTHING_BELOW
+    assert (NOTHING_BELOW.count, NOTHING_BELOW.spare) == (0, 0)
     assert lowest(lambda: [torch.empty(0)], 0).count == 0
 
 
