@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -217,11 +218,16 @@ def test_the_command_line_does_not_import_torch() -> None:
 
 
 @pytest.mark.parametrize("model", ["lenet5", "resnet18", "resnet50", "gpt2"])
-def test_train_script_forwards(elsewhere: Path, model: str) -> None:
-    command = [sys.executable, str(ROOT / model / "train.py"), "--model", "other"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert f"the network is given twice: {model} and --model other" in done.stderr
+def test_train_script_forwards(
+    elsewhere: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = str(ROOT / model / "train.py")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", [script, "--model", "other"])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(script, run_name="__main__")
+    assert left.value.code == 2
+    assert f"the network is given twice: {model} and --model other" in capsys.readouterr().err
 
 
 def test_train_script_says_what_to_do_without_the_package(tmp_path: Path) -> None:

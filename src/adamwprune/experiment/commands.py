@@ -94,13 +94,13 @@ def list_selection(selection: Selection) -> int:
 
 def train(network: str | None, fields: dict[str, Any], path: Path, *, kept_gradients: bool = False) -> int:
     """One run, as a matrix of its own or one more in the folder's; on several ranks where torchrun started them."""
+    if network is not None and fields.setdefault("model", network) != network:
+        raise ExperimentError(f"the network is given twice: {network} and --model {fields['model']}")
     from adamwprune.experiment.on_ranks import run_on_ranks
     from adamwprune.experiment.plan import plan
     from adamwprune.experiment.session import run_matrix
     from adamwprune.training import ranks
 
-    if network is not None and fields.setdefault("model", network) != network:
-        raise ExperimentError(f"the network is given twice: {network} and --model {fields['model']}")
     runs = plan([RunConfig(**fields)])
     if ranks.size() > 1:
         return run_on_ranks(path, runs[0], kept_gradients=kept_gradients)
