@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from adamwprune.cli import main
 from adamwprune.experiment.session import continue_matrix
 from adamwprune.experiment.store import ResultsFolder
 
@@ -24,10 +25,6 @@ ARMS = (
     "--arm",
     f"{COMMON} optimizer=adamwprune pruning-method=state target-sparsity=0.9",
 )
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "adamwprune", *arguments]
 
 
 def numbers(path: Path) -> dict[str, dict[str, float]]:
@@ -42,8 +39,10 @@ def finished(path: Path) -> Counter[str]:
 
 
 @pytest.mark.timeout(300)
-def test_a_killed_matrix_ends_like_an_undisturbed_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    start = command("matrix", "run", *ARMS, "--jobs", "1", "--name", "killed")
+def test_a_killed_matrix_ends_like_an_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = [sys.executable, "-m", "adamwprune", "matrix", "run", *ARMS, "--jobs", "1", "--name", "killed"]
     runner = subprocess.Popen(start, cwd=tmp_path, stdout=subprocess.DEVNULL)
     killed = tmp_path / "results" / "killed"
     deadline = time.monotonic() + 120
@@ -58,10 +57,13 @@ def test_a_killed_matrix_ends_like_an_undisturbed_one(tmp_path: Path, capsys: py
     assert not any(worker.is_running() for worker in workers)
 
     (tmp_path / ".config").write_text("CONFIG_NONSENSE=y\n")  # continuing does not read it
-    done = subprocess.run(command("matrix", "continue"), cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "lenet5-digits-adamwprune-state-90-s0" in done.stdout
-    assert "page: results/killed/report/index.html" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main(["matrix", "continue"])
+    printed = capsys.readouterr().out
+    assert left.value.code == 0, printed
+    assert "lenet5-digits-adamwprune-state-90-s0" in printed
+    assert "page: results/killed/report/index.html" in printed
     assert (killed / "report" / "index.html").is_file()
     assert finished(killed) == dict.fromkeys(numbers(killed), 1)
     assert len(numbers(killed)) == 2
