@@ -64,6 +64,17 @@ class Experiment:
         rivals = [key for key in self.reached if key[1] == sparsity and _rival(key[0]) and key[0].startswith(window)]
         return min(rivals, key=self.rank, default=None)
 
+    def plain(self, arm: str, sparsity: float) -> tuple[str, float] | None:
+        """The arm that differs in nothing but ranking by magnitude: same distribution, window and sparsity."""
+        key = f"{arm.split('/')[0]}/magnitude-{arm.split('-')[-1]}", sparsity
+        return key if key in self.reached else None
+
+    def minus(self, key: tuple[str, float], other: tuple[str, float] | None) -> str:
+        """What an arm has more than another, seed by seed; a dash for what is not there, or itself."""
+        if other is None or other == key:
+            return "–"
+        return paired(self.reached[key], self.reached[other], self.digits)
+
 
 def mean_and_spread(values: list[float], digits: int) -> str:
     """Mean ± sample standard deviation."""
@@ -84,19 +95,18 @@ def table(name: str) -> str:
     """Arms by sparsity, window and what they reached, beside the best magnitude arm of the same window and sparsity."""
     experiment = Experiment.read(name)
     lines = [
-        f"| arm | sparsity | seeds | {experiment.unit} | − best magnitude arm (95 %) |",
-        "| :--- | ---: | ---: | ---: | ---: |",
+        f"| arm | sparsity | seeds | {experiment.unit} | − best magnitude arm (95 %) | − same by magnitude (95 %) |",
+        "| :--- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for key in sorted(experiment.reached, key=experiment.order):
-        (arm, sparsity), ours = key, experiment.reached[key]
-        best = experiment.best_magnitude(arm, sparsity)
-        difference = "–" if best is None or best == key else paired(ours, experiment.reached[best], experiment.digits)
+        values = [*experiment.reached[key].values()]
         cells = [
-            arm,
-            f"{sparsity:.0%}",
-            str(len(ours)),
-            mean_and_spread([*ours.values()], experiment.digits),
-            difference,
+            key[0],
+            f"{key[1]:.0%}",
+            str(len(values)),
+            mean_and_spread(values, experiment.digits),
+            experiment.minus(key, experiment.best_magnitude(*key)),
+            experiment.minus(key, experiment.plain(*key)),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return re.sub(r"\| -(?=\d)", "| −", "\n".join(lines))

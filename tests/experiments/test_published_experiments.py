@@ -53,14 +53,29 @@ def test_more_is_better_where_accuracy_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "RESULTS", tmp_path)
     arms = [line.split(" | ") for line in compare.table("x").splitlines()[2:]]
     assert [arm[0] for arm in arms] == ["| 75-90/magnitude-erk", "| 75-90/state-global", "| 75-90/lamp"]
-    assert arms[1][3:] == ["63.50 ± 0.71", "−1.00 ± 0.00 |"]
+    assert arms[1][3:] == ["63.50 ± 0.71", "−1.00 ± 0.00", "– |"]
+
+
+def test_the_plain_arm_differs_in_the_score_alone(tmp_path, monkeypatch):
+    losses = {"magnitude-layer": 2.0, "magnitude-global": 1.7, "state-layer": 1.9, "state-global": 1.8, "lamp": 1.6}
+    rows = [
+        {"arm": f"75-90/{arm}", "sparsity": 0.9, "seed": seed, "loss": loss + seed}
+        for arm, loss in losses.items()
+        for seed in (0, 1)
+    ]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr(compare, "RESULTS", tmp_path)
+    last = {line.split()[1]: line.split(" | ")[-1] for line in compare.table("x").splitlines()[2:]}
+    assert last["75-90/state-layer"] == "−0.1000 ± 0.0000 |"
+    assert last["75-90/state-global"] == "+0.1000 ± 0.0000 |"
+    assert last["75-90/lamp"] == last["75-90/magnitude-layer"] == "– |"
 
 
 def test_a_small_dense_network_shows_its_weights(tmp_path, monkeypatch):
     row = {"arm": "width-44", "sparsity": 0.0, "seed": 0, "loss": 1.9, "weights": 12345}
     (tmp_path / "x.jsonl").write_text(json.dumps(row))
     monkeypatch.setattr(compare, "RESULTS", tmp_path)
-    assert "| width-44, 12,345 weights | 0% | 1 | 1.9000 | – |" in compare.table("x")
+    assert "| width-44, 12,345 weights | 0% | 1 | 1.9000 | – | – |" in compare.table("x")
 
 
 @pytest.mark.parametrize("arm", ["75-90/state-global", "dense"])
