@@ -47,10 +47,10 @@ def test_the_keys_and_counts():
     train(model, optimizer, 1, 12)
     report = optimizer.pruner.report()
     assert set(report) == {
-        "step", "target", "sparsity", "last_update", "backend", "tensors", "left_out", "bytes", "bytes_model",
+        "step", "target", "score", "sparsity", "last_update", "backend", "tensors", "left_out", "bytes", "bytes_model",
     }  # fmt: skip
     assert (report["step"], report["target"], report["sparsity"], report["last_update"]) == (12, 0.5, 0.5, 10)
-    assert report["backend"] == "reference"
+    assert (report["score"], report["backend"]) == ("state", "reference")
     assert report["tensors"] == {
         "0.weight": {"weights": 96, "masked": 48, "sparsity": 0.5},
         "2.weight": {"weights": 96, "masked": 48, "sparsity": 0.5},

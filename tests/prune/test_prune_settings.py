@@ -32,6 +32,10 @@ from adamwprune.prune import DISTRIBUTIONS, SCHEDULES, SCORES
         ({"include": "conv*"}, r"include='conv\*' is a string: expected a tuple"),
         ({"exclude": "conv*"}, "exclude=.* is a string"),
         ({"score": "hessian"}, "unknown score 'hessian': expected one of magnitude"),
+        (
+            {"score": "auto", "total_steps": None, "start": 8},
+            "start=8 is a step of a run of unknown length",
+        ),
         ({"schedule": "exponential"}, "unknown schedule 'exponential': expected one of cubic, linear"),
         ({"distribution": "even"}, "unknown distribution 'even': expected one of layer, erk, global"),
     ],
@@ -78,3 +82,28 @@ def test_budget_score_is_the_ranking_for_global_and_none_by_shape():
     assert Prune(sparsity=0.5, distribution="erk").budget_score() is None
     assert Prune(sparsity=0.5, distribution="global", score="fisher").budget_score() is SCORES["fisher"]
     assert Prune(sparsity=0.5, distribution="bitter1", score="fisher").budget_score() is SCORES["magnitude"]
+
+
+@pytest.mark.parametrize(
+    ("window", "chosen"),
+    [
+        ({}, "magnitude"),
+        ({"start": 0.5, "end": 0.9}, "magnitude"),
+        ({"start": 0.74, "end": 0.9}, "magnitude"),
+        ({"start": 0.75, "end": 0.9}, "state"),
+        ({"start": 74, "end": 90}, "magnitude"),
+        ({"start": 75, "end": 90}, "state"),
+        ({"start": 0, "end": 90}, "magnitude"),
+    ],
+)
+def test_auto_ranks_by_the_state_in_the_last_quarter(window, chosen):
+    for distribution, budget in (("layer", None), ("global", chosen), ("fisher", "fisher")):
+        prune = Prune(sparsity=0.5, total_steps=100, score="auto", distribution=distribution, **window)
+        assert prune.ranking() is SCORES[chosen]
+        assert prune.budget_score() is (SCORES[budget] if budget else None)
+
+
+def test_auto_looks_at_the_share_and_not_at_the_step_it_is_rounded_to():
+    # 0.75 of six steps is rounded to step 4, which is two thirds; the length may also come later.
+    prune = Prune(sparsity=0.5, score="auto", start=0.75, end=1.0)
+    assert prune.ranking() is dataclasses.replace(prune, total_steps=6).ranking() is SCORES["state"]

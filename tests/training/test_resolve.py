@@ -113,6 +113,24 @@ def test_aliases_are_resolved() -> None:
         assert (config.score, config.distribution) == (score, score)
 
 
+@pytest.mark.parametrize(
+    ("start", "chosen"), [(None, "magnitude"), (0.5, "magnitude"), (0.75, "state"), (0.8, "state")]
+)
+def test_auto_becomes_the_method_and_score_that_it_stands_for(start: float | None, chosen: str) -> None:
+    window = {} if start is None else {"prune_start": start, "prune_end": 0.9}
+    auto = resolve(RunConfig(pruning_method="state", score="auto", target_sparsity=0.5, **window))
+    named = resolve(RunConfig(pruning_method=chosen, target_sparsity=0.5, **window))
+    assert auto == named == resolve(auto)
+    assert (auto.pruning_method, auto.score) == (chosen, chosen)
+
+
+def test_auto_is_a_choice_of_the_state_method_only() -> None:
+    with pytest.raises(ConfigError, match="unknown score 'auto'"):
+        resolve(RunConfig(pruning_method="magnitude", score="auto", target_sparsity=0.5))
+    with pytest.raises(ConfigError, match="sgd keeps none"):
+        resolve(RunConfig(pruning_method="state", score="auto", optimizer="sgd", target_sparsity=0.5))
+
+
 @pytest.mark.parametrize("epochs", [1, 5, 25, 400])
 def test_cadence_and_resets_scale_with_the_length(epochs: int) -> None:
     config = resolve(RunConfig(**STATE, base="adamwspam", epochs=epochs))

@@ -312,8 +312,8 @@ class Pruner:
         """Where pruning stands, as plain data.
 
         Returns:
-            ``step``; ``target`` and measured ``sparsity``; ``last_update`` (a step, or None); ``backend`` (the
-            kernels of the prunable tensors, all that are in use); ``tensors``
+            ``step``; ``target`` and measured ``sparsity``; ``score``, the name of the one that ranks; ``last_update``
+            (a step, or None); ``backend`` (the kernels of the prunable tensors, all that are in use); ``tensors``
             {name: {weights, masked, sparsity}}; ``left_out`` {name: reason}; ``bytes`` {weights, gradients, state,
             mask, workspace} of the prunable tensors and ``bytes_model`` of all. Bytes count tensors that exist now.
         """
@@ -321,6 +321,7 @@ class Pruner:
         return {
             "step": self.step,
             "target": self.prune.sparsity,
+            "score": self.prune.ranking().name,
             "sparsity": self.sparsity,
             "last_update": self.last_update,
             "backend": ", ".join(sorted({kernels.backend_of(slot.weight) for slot in slots})) or kernels.backend("cpu"),

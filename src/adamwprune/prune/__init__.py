@@ -4,7 +4,7 @@
 from adamwprune.prune.config import DISTRIBUTIONS, Prune
 from adamwprune.prune.masks import Mask
 from adamwprune.prune.schedules import SCHEDULES
-from adamwprune.prune.scores import ALIASES, SCORES, STATE_FAMILY, canonical_score
+from adamwprune.prune.scores import ALIASES, AUTO_SCORE, SCORES, STATE_FAMILY, canonical_score
 from adamwprune.prune.thresholds import NonFiniteScoreError
 
 #: Raised whenever a score, schedule, distribution, pattern or the selection changes meaning: it identifies runs.
@@ -12,6 +12,7 @@ VERSION = 1
 
 __all__ = [
     "ALIASES",
+    "AUTO_SCORE",
     "DISTRIBUTIONS",
     "SCHEDULES",
     "SCORES",

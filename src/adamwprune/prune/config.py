@@ -11,7 +11,7 @@ from torch import Tensor
 from adamwprune.prune.distributions import BY_SHAPE
 from adamwprune.prune.patterns import Pattern, parse_pattern
 from adamwprune.prune.schedules import SCHEDULES, Ramp, Schedule
-from adamwprune.prune.scores import ALIASES, SCORES, Score, canonical_score, find_score
+from adamwprune.prune.scores import ALIASES, AUTO_SCORE, LATE, SCORES, Score, canonical_score, find_score
 
 DISTRIBUTIONS = (*BY_SHAPE, "global", *SCORES)
 
@@ -46,7 +46,8 @@ class Prune:
     """``cubic``, ``linear``, ``cosine``, ``constant``, or a function of progress in [0, 1] with value 1 at 1."""
 
     score: str | Callable[..., Tensor] = "state"
-    """Ranks weights, the lowest go first: a name of ``SCORES``, or an elementwise ``f(w, m, v, g)``."""
+    """Ranks weights, the lowest go first: a name of ``SCORES``, an elementwise ``f(w, m, v, g)``, or ``"auto"``:
+    ``state`` where the ramp starts in the last quarter of the run, else ``magnitude``."""
 
     distribution: str = "layer"
     """Who gives how much: ``layer`` (each tensor the same sparsity), ``global`` (one threshold on ``score``), ``erk``,
@@ -91,7 +92,13 @@ class Prune:
             self.ramp()
 
     def _check_choices(self) -> None:
-        find_score(self.score)
+        if self.score != AUTO_SCORE:
+            find_score(self.score)
+        elif self.total_steps is None and not isinstance(self.start, float):
+            raise ValueError(
+                f"score='auto' asks how late the ramp starts, and start={self.start!r} is a step of a run of unknown "
+                "length: pass total_steps, or start as a share of it"
+            )
         if ALIASES.get(self.distribution, self.distribution) not in DISTRIBUTIONS:
             raise ValueError(f"unknown distribution {self.distribution!r}: expected one of {', '.join(DISTRIBUTIONS)}")
         self.ramp_function()
@@ -138,8 +145,12 @@ class Prune:
         return Ramp.resolve(self.start, self.end, self.every, self.ramp_function(), self.total_steps)
 
     def ranking(self) -> Score:
-        """The score that ranks weights."""
-        return find_score(self.score)
+        """The score that ranks weights; of ``"auto"``, the one that it stands for."""
+        if self.score != AUTO_SCORE:
+            return find_score(self.score)
+        # A share is compared as it was given: it would be rounded to a step of the run.
+        share = self.start if isinstance(self.start, float) else self.start / (self.total_steps or 1)
+        return SCORES["state" if share >= LATE else "magnitude"]
 
     def budget_score(self) -> Score | None:
         """The score whose global threshold sets the budgets; None where shapes alone do."""

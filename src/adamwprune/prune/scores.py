@@ -120,6 +120,11 @@ SCORES: dict[str, Score] = {
 
 ALIASES = {"bitter0": "hybrid", "bitter1": "magnitude", "bitter2": "scale-aware"}
 
+#: Not a score but a choice between two, made by where the window begins: `state` where that is late, else `magnitude`.
+AUTO_SCORE = "auto"
+#: Share of the run from which on a window is late. `docs/method.md`, "When the state pays", has what was measured.
+LATE = 0.75
+
 #: Members of the state family: what ``--pruning-method state`` may rank by. Each uses what the optimizer knows.
 STATE_FAMILY = ("state", "fisher", "hybrid", "scale-aware", "taylor")
 

@@ -73,7 +73,7 @@ class RunConfig:
 
     # What is pruned, and when
     pruning_method: str = option("none", "one of " + " ".join(METHODS))
-    score: str | None = option(None, "score that ranks weights (None: the method's default)")
+    score: str | None = option(None, "score that ranks weights, or auto (None: the method's default)")
     target_sparsity: float | None = option(None, "fraction of prunable weights removed, in [0, 1)")
     prune_start: float | None = option(None, "start of the ramp, as a share of the run")
     prune_end: float | None = option(None, "end of the ramp, as a share of the run")

@@ -12,7 +12,7 @@ from typing import Any
 
 from adamwprune import data, models
 from adamwprune.data.splits import held_out
-from adamwprune.prune import ALIASES, SCORES, STATE_FAMILY, canonical_score
+from adamwprune.prune import ALIASES, AUTO_SCORE, SCORES, STATE_FAMILY, Prune, canonical_score
 from adamwprune.training import device, ranks
 from adamwprune.training.batches import parts_of, steps_per_epoch
 from adamwprune.training.checks import AUTO, check_values
@@ -191,10 +191,20 @@ def _spam_fields(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def _choose_score(config: RunConfig) -> RunConfig:
+    """What ``auto`` stands for in this run's window, by name, so that reports and run names tell it."""
+    start = PRUNING.prune_start if config.prune_start is None else config.prune_start
+    score = Prune(sparsity=0.0, start=float(start), end=1.0, score=AUTO_SCORE).ranking().name
+    return config.replace(pruning_method="magnitude" if score == "magnitude" else "state", score=score)
+
+
 def _fill_pruning(config: RunConfig) -> RunConfig:
     method = config.pruning_method
     if config.target_sparsity is None:
         raise ConfigError(f"pruning_method={method!r} needs target_sparsity, the fraction removed, in [0, 1): e.g. 0.7")
+    if (method, config.score) == ("state", AUTO_SCORE):
+        config = _choose_score(config)
+        method = config.pruning_method
     score = METHOD_SCORES[method][0] if config.score is None else canonical_score(config.score)
     if score not in METHOD_SCORES[method]:
         owners = [name for name, scores in METHOD_SCORES.items() if score in scores]
