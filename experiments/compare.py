@@ -33,6 +33,8 @@ class Experiment:
     """The rows of one file: what was measured, and in what."""
 
     reached: Reached
+    #: The highest sparsity of a tensor with any seed: near 1, the arm has emptied a part of the network.
+    sparsest: dict[tuple[str, float], float]
     unit: str
     #: 1 where less is better, -1 where more is.
     sign: int
@@ -44,11 +46,13 @@ class Experiment:
         rows: list[dict[str, Any]] = [*map(json.loads, (RESULTS / f"{name}.jsonl").read_text().splitlines())]
         classifies = "accuracy" in rows[0]
         reached: Reached = {}
+        sparsest: dict[tuple[str, float], float] = {}
         for row in rows:
             arm = f"{row['arm']}, {row['weights']:,} weights" if "weights" in row else row["arm"]
-            by_seed = reached.setdefault((arm, row["sparsity"]), {})
-            by_seed[row["seed"]] = row["accuracy" if classifies else "loss"]
-        return cls(reached, "% correct", -1, 2) if classifies else cls(reached, "nats per byte", 1, 4)
+            key = arm, row["sparsity"]
+            reached.setdefault(key, {})[row["seed"]] = row["accuracy" if classifies else "loss"]
+            sparsest[key] = max(sparsest.get(key, 0.0), *row.get("tensors", {}).values(), 0.0)
+        return cls(reached, sparsest, *(("% correct", -1, 2) if classifies else ("nats per byte", 1, 4)))
 
     def rank(self, key: tuple[str, float]) -> float:
         """The better an arm's mean, the lower."""
@@ -94,15 +98,15 @@ def paired(ours: dict[int, float], theirs: dict[int, float], digits: int = 4) ->
 def table(name: str) -> str:
     """Arms by sparsity, window and what they reached, beside the best magnitude arm of the same window and sparsity."""
     experiment = Experiment.read(name)
-    lines = [
-        f"| arm | sparsity | seeds | {experiment.unit} | − best magnitude arm (95 %) | − same by magnitude (95 %) |",
-        "| :--- | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    headings = ["arm", "sparsity", "sparsest tensor", "seeds", experiment.unit]
+    headings += ["− best magnitude arm (95 %)", "− same by magnitude (95 %)"]
+    lines = ["| " + " | ".join(headings) + " |", "| :--- |" + " ---: |" * (len(headings) - 1)]
     for key in sorted(experiment.reached, key=experiment.order):
         values = [*experiment.reached[key].values()]
         cells = [
             key[0],
             f"{key[1]:.0%}",
+            f"{experiment.sparsest[key]:.1%}",
             str(len(values)),
             mean_and_spread(values, experiment.digits),
             experiment.minus(key, experiment.best_magnitude(*key)),

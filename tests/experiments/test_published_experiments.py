@@ -53,7 +53,7 @@ def test_more_is_better_where_accuracy_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "RESULTS", tmp_path)
     arms = [line.split(" | ") for line in compare.table("x").splitlines()[2:]]
     assert [arm[0] for arm in arms] == ["| 75-90/magnitude-erk", "| 75-90/state-global", "| 75-90/lamp"]
-    assert arms[1][3:] == ["63.50 ± 0.71", "−1.00 ± 0.00", "– |"]
+    assert arms[1][4:] == ["63.50 ± 0.71", "−1.00 ± 0.00", "– |"]
 
 
 def test_the_plain_arm_differs_in_the_score_alone(tmp_path, monkeypatch):
@@ -71,11 +71,21 @@ def test_the_plain_arm_differs_in_the_score_alone(tmp_path, monkeypatch):
     assert last["75-90/lamp"] == last["75-90/magnitude-layer"] == "– |"
 
 
+def test_the_sparsest_tensor_of_any_seed_is_named(tmp_path, monkeypatch):
+    rows = [
+        {"arm": "75-90/lamp", "sparsity": 0.8, "seed": seed, "loss": 1.0, "tensors": {"a": high, "b": 0.7}}
+        for seed, high in enumerate((0.85, 0.93, 0.81))
+    ]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr(compare, "RESULTS", tmp_path)
+    assert "| 75-90/lamp | 80% | 93.0% | 3 |" in compare.table("x")
+
+
 def test_a_small_dense_network_shows_its_weights(tmp_path, monkeypatch):
     row = {"arm": "width-44", "sparsity": 0.0, "seed": 0, "loss": 1.9, "weights": 12345}
     (tmp_path / "x.jsonl").write_text(json.dumps(row))
     monkeypatch.setattr(compare, "RESULTS", tmp_path)
-    assert "| width-44, 12,345 weights | 0% | 1 | 1.9000 | – | – |" in compare.table("x")
+    assert "| width-44, 12,345 weights | 0% | 0.0% | 1 | 1.9000 | – | – |" in compare.table("x")
 
 
 @pytest.mark.parametrize("arm", ["75-90/state-global", "dense"])
