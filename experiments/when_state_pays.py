@@ -76,11 +76,12 @@ class Characters(branching.Training):
 
 
 def small_shapes() -> dict[str, Shape]:
-    """Dense networks with about as many weights in their blocks as the sparse one keeps, and the shallow ones."""
-    shapes = {f"{n}-blocks": Shape(blocks=n, heads=4, width=96, context=LENGTH, vocabulary=256) for n in (1, 2)}
-    for sparsity in (0.5, 0.8, 0.9):
-        width = round(96 * math.sqrt(1 - sparsity) / 4) * 4
-        shapes[f"width-{width}"] = Shape(blocks=4, heads=4, width=width, context=LENGTH, vocabulary=256)
+    """Dense networks with about as many weights in their blocks as a sparse one keeps: narrower, and shallower."""
+    shapes = {}
+    for sparsity in (0.5, 0.8, 0.9, 0.95):
+        for blocks in (1, 2, 4):
+            width = round(SHAPE.width * math.sqrt((1 - sparsity) * SHAPE.blocks / blocks) / 4) * 4
+            shapes[f"{blocks}x{width}"] = Shape(blocks=blocks, heads=4, width=width, context=LENGTH, vocabulary=256)
     return shapes
 
 
