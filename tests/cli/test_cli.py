@@ -180,7 +180,7 @@ def test_data_commands(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> N
     code, out, _ = call(capsys, "data", "list")
     assert code == 0
     assert "built in" in out
-    assert "missing or corrupt: 4 files" in out
+    assert "missing or corrupt: 4 of 4 files" in out
     code, out, _ = call(capsys, "data", "verify", "mnist")
     assert code == 1
     assert out.count("missing") == 4
@@ -192,7 +192,9 @@ def test_preparing_a_text(capsys: pytest.CaptureFixture[str], elsewhere: Path) -
     notes = elsewhere / "notes"
     notes.mkdir()
     (notes / "a.txt").write_text("some words\n" * 50)
-    assert "not prepared" in call(capsys, "data", "list")[1]
+    told = {line.split()[0]: line for line in call(capsys, "data", "list")[1].splitlines()}
+    assert told["text"].endswith("(not prepared)")
+    assert told["imagenet"].endswith("(not here)")
     code, _, error = call(capsys, "data", "fetch", "text")
     assert code == 2
     assert "Run `adamwprune data prepare text`" in error

@@ -148,14 +148,16 @@ def doctor(data_dir: Path) -> None:
 
 def list_data(data_dir: Path) -> None:
     """One line for each data set."""
-    from adamwprune.data import DATASETS, files
+    from adamwprune.data import DATASETS, TokenInfo, files
 
     for name, info in DATASETS.items():
         if info.built_in:
             where = "built in"
         else:
             problems = files.problems(info, data_dir)
-            lacking = f"missing or corrupt: {len(problems)} files" if info.files else "not prepared"
+            lacking = "not prepared" if isinstance(info, TokenInfo) else "not here"
+            if info.files:
+                lacking = f"missing or corrupt: {len(problems)} of {len(info.files)} files"
             where = lacking if problems else "here"
         print(f"{name:16}{info.summary}  ({where})")
 
