@@ -94,6 +94,9 @@ def _against_sparsity(comparison: Comparison, measure: Measure) -> Figure | None
         shift = (position - (len(labels) - 1) / 2) * step
         points(axes, [row for row in pruned if row.label == label], shift, style[label], measure)
     axes.set_xticks([100 * target for target in comparison.targets])
+    if len(comparison.targets) == 1:
+        # The points of one target stay together, as they do among others.
+        axes.set_xlim(100 * comparison.targets[0] - 10, 100 * comparison.targets[0] + 10)
     axes.set_xlabel("target sparsity (%)")
     axes.set_ylabel(measure.test_axis)
     figure.legend(loc="outside lower center", ncols=2)
