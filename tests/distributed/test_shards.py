@@ -40,10 +40,10 @@ def backward(named, grads):
         p.backward(g)
 
 
-def as_one_process(rank, make, options, settings, ties=False):
+def as_one_process(rank, make, options, settings, ties=False, shapes=SHAPES, dtype=torch.float32):
     """Weights, masks, exported state and report of both runs, after every step."""
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    single = weights(SHAPES)
+    single = weights(shapes, dtype)
     if ties:
         for _, p in single:
             p.data = p.data.sign() * p.data.abs().clamp(0.5, 1.5).round()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Processes that run a function on 1, 2 or 3 gloo ranks and say what it returned."""
+"""Processes that run a function on 1 to 4 gloo ranks and say what it returned."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HANGS = "did not end"
 
 
 class Workers:
-    """Up to three ranks. Called with a module-level function: ``ranks(2, function, *arguments)``."""
+    """Up to four ranks. Called with a module-level function: ``ranks(2, function, *arguments)``."""
 
     def __init__(self) -> None:
         self._pipes: list[Connection] = []

@@ -42,6 +42,9 @@ CORRECTION = "correction"
 _LEAST_FIRST, _LEAST_SECOND = 1e-30, 1e-28
 
 _WORD = 0xFFFFFFFF
+
+#: Steps after which the noise of a place is that of the next one now (modulo 2³²): 0x9E3779B1 / 0x85EBCA77.
+_PLACES_IN_STEPS = 0x72B33F17
 _NAN_BITS, _INF_BITS = 0x7FC00000, 0x7F800000
 
 
@@ -61,6 +64,14 @@ def noise(index: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
     second = x ^ (x >> 16)
     first = (second * 0x9E3779B1) & _WORD
     return second, first, (first * 0x85EBCA77) & _WORD
+
+
+def seed(step: int, first: int) -> int:
+    """The number that stands for ``step`` in :func:`noise` where places count from weight ``first`` of a tensor.
+
+    So rows of a tensor that lie on several ranks get the noise that the whole tensor has.
+    """
+    return (step + first * _PLACES_IN_STEPS) & _WORD
 
 
 def uniform(word: Tensor) -> Tensor:

@@ -117,3 +117,6 @@ class Job:
     scale: float | Tensor | None = None
     """Factor that the gradient is multiplied by first, in the dtype of the update (clipping); a 0-dim float32 tensor on
     the weight's device, or a number. The gradient itself is not changed. None: no multiplication."""
+
+    first: int = 0
+    """Place of the first weight in the whole tensor, where other ranks hold rows before these; for rounding noise."""

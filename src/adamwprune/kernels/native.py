@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adamwprune.kernels.formats import CORRECTION, UNITS
+from adamwprune.kernels.formats import CORRECTION, UNITS, seed
 from adamwprune.kernels.job import Job, StepNumbers
 from adamwprune.kernels.known import knows_types
 from adamwprune.prune.masks import BLOCK, Mask
@@ -228,7 +228,7 @@ def _describe(job: Job, weight: Tensor, grad: Tensor) -> tuple[float | int, ...]
         TYPES[second.dtype],
         job.dense_state,
         hyper.maximize,
-        updates % (1 << 32),
+        seed(updates, job.first),
         1.0 if job.scale is None else float(job.scale),
         *hyper.numbers(updates, job.theta),
     )

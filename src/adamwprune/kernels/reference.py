@@ -91,7 +91,7 @@ def _narrowed(w: Tensor, moments: dict[str, Tensor], part: dict[str, Tensor], ch
     units = formats.Units.of(job.state)
     corrected = formats.CORRECTION in part
     if units is not None or corrected:
-        words = formats.noise(chunk.low + chunk.index, int(job.step) + 1)
+        words = formats.noise(chunk.low + chunk.index, formats.seed(int(job.step) + 1, job.first))
     if units is not None:
         units = units.chunk(chunk.low, chunk.high)
         for name, target, word in (("exp_avg", units.first, words[1]), ("exp_avg_sq", units.second, words[0])):

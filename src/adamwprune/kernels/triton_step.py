@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from adamwprune.kernels import triton_language as language
 from adamwprune.kernels import triton_update
-from adamwprune.kernels.formats import CORRECTION
+from adamwprune.kernels.formats import CORRECTION, seed
 from adamwprune.kernels.job import Hyper, Job
 from adamwprune.kernels.known import knows_types
 from adamwprune.kernels.layout import starts
@@ -223,25 +224,33 @@ def _numbers(jobs: Sequence[Job], device: torch.device) -> Tensor:
     """What changes from step to step, float32, a row per tensor; the jobs share their settings."""
     hyper, theta = jobs[0].hyper, jobs[0].theta
     if any(isinstance(x, Tensor) and x.device.type != "cpu" for x in (jobs[0].step, hyper.lr)):
-        return _numbers_on_device(torch.stack([job.step for job in jobs]), hyper, theta)
+        seeds = _seeds(tuple(job.first for job in jobs), device)
+        return _numbers_on_device(torch.stack([job.step for job in jobs]), seeds, hyper, theta)
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         raise RuntimeError("a CUDA graph would repeat this step's learning rate and count: pass capturable=True")
     steps = [float(job.step) for job in jobs]
     rows = {step: _row(hyper, step + 1.0, theta) for step in set(steps)}
-    return upload(np.stack([rows[step] for step in steps]), device)
+    table = np.stack([rows[step] for step in steps])
+    table.view(np.uint32)[:, -1] = [seed(int(step) + 1, job.first) for step, job in zip(steps, jobs, strict=True)]
+    return upload(table, device)
 
 
 def _row(hyper: Hyper, step: float, theta: float | None) -> NDArray[np.float32]:
-    """One tensor's numbers, computed in double precision and rounded once, as the native kernel's."""
-    row = np.array([*hyper.numbers(step, theta), _sign(hyper), 0.0], np.float32)
-    row.view(np.int32)[-1] = int(step)
-    return row
+    """One tensor's numbers but the seed, computed in double precision and rounded once, as the native kernel's."""
+    return np.array([*hyper.numbers(step, theta), _sign(hyper), 0.0], np.float32)
 
 
-def _numbers_on_device(counts: Tensor, hyper: Hyper, theta: float | None) -> Tensor:
+@cache
+def _seeds(firsts: tuple[int, ...], device: torch.device) -> Tensor:
+    """The seeds of step 0, made once: a graph can capture no upload."""
+    return torch.tensor([seed(0, first) for first in firsts], device=device)
+
+
+def _numbers_on_device(counts: Tensor, seeds: Tensor, hyper: Hyper, theta: float | None) -> Tensor:
     """The same from counts and a learning rate that live on the device."""
     steps = counts.to(torch.float64) + 1.0
-    values = (*hyper.numbers(steps, theta), _sign(hyper), steps.to(torch.int32).view(torch.float32))
+    words = (steps.to(torch.int64) + seeds).to(torch.int32)  # wraps
+    values = (*hyper.numbers(steps, theta), _sign(hyper), words.view(torch.float32))
     table = torch.empty(len(counts), len(values), device=counts.device)
     for column, value in enumerate(values):
         table[:, column] = value

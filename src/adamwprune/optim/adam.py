@@ -27,7 +27,7 @@ from adamwprune.optim.pruner import Pruner
 from adamwprune.optim.release import GradientRelease, check_release
 from adamwprune.optim.spam import Spam, SpamClock
 from adamwprune.prune.config import Prune
-from adamwprune.prune.shards import local, local_gradient, on_any_rank
+from adamwprune.prune.shards import local, local_gradient, on_any_rank, shard
 
 BASES = ("adam", "adamw", "adamwadv", "adamwspam")
 
@@ -266,8 +266,10 @@ class AdamFamily(torch.optim.Adam):
         slot = self.pruner.slots.get(p) if self.pruner is not None else None
         mask = None if slot is None else slot.mask
         dense = mask is not None and slot is not None and not slot.compact
-        step = self._corrected(state["step"], p)
-        return Job(local(p), local(grad), state, step, mask, hyper, theta, dense_state=dense, scale=self.owed.of(p))
+        step, owed = self._corrected(state["step"], p), self.owed.of(p)
+        part = shard(p) if self.form.covers(p) else None  # only rounding asks for the place
+        first = 0 if part is None else part.first
+        return Job(local(p), local(grad), state, step, mask, hyper, theta, dense_state=dense, scale=owed, first=first)
 
     def _step_whole(self, group: dict[str, Any], hyper: Hyper, theta: float | None) -> None:
         """torch's own update of the tensors that keep their shape."""

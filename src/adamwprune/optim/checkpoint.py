@@ -18,7 +18,7 @@ from torch import Tensor
 
 from adamwprune.kernels import formats
 from adamwprune.kernels.reference import expand
-from adamwprune.optim.forms import Form
+from adamwprune.optim.forms import Form, spread_units
 from adamwprune.optim.groups import parameters
 from adamwprune.optim.layout import PER_WEIGHT, decoded
 from adamwprune.optim.pruner import Pruner
@@ -51,7 +51,10 @@ def _export_entry(entry: dict[str, Any], slot: Slot) -> dict[str, Any]:
     stored = mask if slot.compact else None
     units = formats.Units.of(entry)
     if units is not None:
-        entry.update({name: decoded(name, entry[name], units, stored) for name in formats.UNITS})
+        for name, unit in formats.UNITS.items():
+            moment = decoded(name, local(entry[name]), units, stored)
+            entry[name] = moment if stored is not None else like(moment, weight)
+            entry[unit] = spread_units(entry[unit], weight)
     if slot.movement is not None:
         movement = slot.movement.view(shape).clone() if stored is None else expand(slot.movement, stored, shape)
         entry["prune_movement"] = like(movement, weight)
@@ -139,11 +142,7 @@ def _read_mask(entry: dict[str, Any], p: Tensor) -> Mask | None:
         return Mask.from_bits(marks, p.numel())
     if marks.shape != p.shape:
         return None
-    if local(marks).shape != local(p).shape:
-        raise ValueError(
-            f"a tensor of shape {list(p.shape)} is spread over ranks in another way than in the checkpoint: "
-            "load with torch.distributed.checkpoint.state_dict.set_optimizer_state_dict, which spreads them"
-        )
+    _check_spread(marks, p)
     marks = local(marks)
     return Mask.from_bool(marks != 0 if "prune_mask" in entry else ~((marks == 0) & marks.signbit()))
 
@@ -192,6 +191,15 @@ def _check_shape(what: str, name: str, value: Tensor, p: Tensor) -> None:
         raise ValueError(
             f"the checkpoint's {what} of {name} has shape {list(value.shape)}, and the weight {list(p.shape)}: it is "
             "of another model, or its parameters were in another order"
+        )
+    _check_spread(value, p)
+
+
+def _check_spread(value: Tensor, p: Tensor) -> None:
+    if local(value).shape != local(p).shape:
+        raise ValueError(
+            f"a tensor of shape {list(p.shape)} is spread over ranks in another way than in the checkpoint: "
+            "load with torch.distributed.checkpoint.state_dict.set_optimizer_state_dict, which spreads them"
         )
 
 

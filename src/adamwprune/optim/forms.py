@@ -9,6 +9,7 @@ sensitive, and there is nothing to save.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from adamwprune.kernels import formats, reference
 from adamwprune.prune.masks import whole
-from adamwprune.prune.shards import local
+from adamwprune.prune.shards import like, local, shard
 
 FORMS = ("float32", "bfloat16", "8bit")
 
@@ -59,8 +60,8 @@ class Form:
                     f"{self} is for real weights of at most 32 bits, and one of shape {list(p.shape)} is {p.dtype}: "
                     "use state=None and correction=False"
                 )
-            if local(p) is not p:
-                raise ValueError(f"{self} is for tensors that are whole on their rank, not for {type(p).__name__}")
+            if self.covers(p):
+                shard(p)  # refuses what is spread in another way than by rows
 
     def check_weights(self, params: Iterable[Tensor]) -> None:
         """ValueError where ``correction`` has nothing to correct."""
@@ -86,17 +87,20 @@ class Form:
         return (torch.int8, torch.uint8) if self.state == "8bit" else (torch.bfloat16, torch.float32)
 
     def create(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """A covered tensor's state before its first step."""
-        first, second = self._types(p)
+        """A covered tensor's state before its first step, spread over ranks as the tensor is.
+
+        Groups of codes are counted from the first weight that is here, and their units are this rank's own.
+        """
+        here, (first, second) = local(p), self._types(p)
         state = {"step": torch.zeros((), device=p.device if group["capturable"] or group["fused"] else "cpu")}
         for name, dtype in (("exp_avg", first), ("exp_avg_sq", second), ("max_exp_avg_sq", second)):
             if name != "max_exp_avg_sq" or group["amsgrad"]:
-                state[name] = torch.zeros(p.shape, dtype=dtype, device=p.device)
+                state[name] = like(torch.zeros(here.shape, dtype=dtype, device=p.device), p)
         if first == torch.int8:
             for name in formats.UNITS.values():
-                state[name] = torch.zeros(-(-p.numel() // formats.GROUP), device=p.device)
+                state[name] = torch.zeros(-(-here.numel() // formats.GROUP), device=p.device)
         if self._corrects(p):
-            state[formats.CORRECTION] = torch.zeros(p.shape, dtype=torch.int8, device=p.device)
+            state[formats.CORRECTION] = like(torch.zeros(here.shape, dtype=torch.int8, device=p.device), p)
         return state
 
     def load(self, saved: Mapping[str, Any], p: Tensor) -> dict[str, Tensor]:
@@ -106,16 +110,42 @@ class Form:
         for name in reference.MOMENTS:
             if name not in saved:
                 continue
-            moment = saved[name].to(p.device)
+            moment = local(saved[name]).to(p.device)
             if first == torch.int8:
-                state[name], state[formats.UNITS[name]] = _coded(name, moment, saved.get(formats.UNITS[name]))
+                moment, state[formats.UNITS[name]] = _coded(name, moment, _units(saved, name))
             else:
                 dtype = first if name == "exp_avg" else second
-                state[name] = moment.to(dtype, copy=True).contiguous()
+                moment = moment.to(dtype, copy=True).contiguous()
+            state[name] = like(moment, p)
         if self._corrects(p):
-            correction = saved.get(formats.CORRECTION, torch.zeros(p.shape, dtype=torch.int8))
-            state[formats.CORRECTION] = correction.to(p.device, copy=True).contiguous()
+            correction = saved.get(formats.CORRECTION)
+            zeros = torch.zeros(local(p).shape, dtype=torch.int8)
+            here = zeros if correction is None else local(correction)
+            state[formats.CORRECTION] = like(here.to(p.device, copy=True).contiguous(), p)
         return state
+
+
+def spread_units(units: Tensor, p: Tensor) -> Tensor:
+    """A tensor's units as a checkpoint holds them: some to a row, so that they can be spread over ranks as it is.
+
+    Rows of a whole number of groups hold their own. Others hold the units of all groups here in order, filled up with
+    zeros: they are of use where rows are spread as they were, and elsewhere recognised as not fitting.
+    """
+    here = local(p)
+    rows = here.shape[0]
+    table = torch.zeros(rows * _units_to_a_row(p), device=units.device)
+    table[: units.numel()] = units
+    return like(table.view(rows, _units_to_a_row(p)), p, (p.shape[0], _units_to_a_row(p)))
+
+
+def _units_to_a_row(p: Tensor) -> int:
+    return -(-math.prod(p.shape[1:]) // formats.GROUP)
+
+
+def _units(saved: Mapping[str, Any], name: str) -> Tensor | None:
+    """What a checkpoint has of a moment's units on this rank, in order."""
+    units = saved.get(formats.UNITS[name])
+    return None if units is None else local(units).reshape(-1)
 
 
 def _coded(name: str, moment: Tensor, units: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -128,7 +158,8 @@ def _coded(name: str, moment: Tensor, units: Tensor | None) -> tuple[Tensor, Ten
     codes = torch.empty(flat.shape, dtype=formats.CODES[name], device=flat.device)
     groups = -(-flat.numel() // formats.GROUP)
     fresh = torch.empty(groups, device=flat.device)
-    saved = units.to(flat.device, torch.float32) if units is not None and units.shape == (groups,) else None
+    enough = units is not None and units.numel() >= groups
+    saved = units[:groups].to(flat.device, torch.float32) if units is not None and enough else None
     coder, decoder = (
         (formats.code_first, formats.decode_first)
         if name == "exp_avg"

@@ -3,7 +3,8 @@
 
 Gradients are then never all alive. ``step()`` counts, updates the masks and moves on whatever has a gradient still;
 learning rates are read during backward. There is one step to a backward: gradients cannot add up over several, nothing
-can be asked of all gradients together (their norm), and nobody can change them (a scaler, an all-reduce).
+can be asked of all gradients together (their norm), and nobody can change them (a scaler, an all-reduce of replicas;
+``fully_shard`` reduces before it calls hooks).
 """
 
 from __future__ import annotations
@@ -80,13 +81,13 @@ class GradientRelease:
         optimizer = self._optimizer()
         if optimizer is None:
             return
+        _check_reduced(p)
         if p in self._stepped:
             raise ValueError(
                 "a second backward before step(): release_gradients=True takes one step to a backward, so gradients "
                 "cannot be accumulated; make the batch larger, or leave release_gradients out"
             )
         if not self._stepped:
-            _check_alone()
             optimizer.begin_released_step()
             # Loading a checkpoint makes new groups, so they are looked up afresh.
             self._groups = {q: group for group in optimizer.param_groups for q in group["params"]}
@@ -109,11 +110,13 @@ def check_release(optimizer: AdamFamily) -> None:
             raise ValueError(f"release_gradients=True lets go of each gradient during backward, and {what}")
 
 
-def _check_alone() -> None:
-    """ValueError where other ranks have a part of the gradient."""
+def _check_reduced(p: Tensor) -> None:
+    """ValueError where other ranks have a part of the gradient; ``fully_shard`` reduces it before it calls hooks."""
     distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+    if hasattr(p, "device_mesh") or not distributed.is_available() or not distributed.is_initialized():
+        return
+    if distributed.get_world_size() > 1:
         raise ValueError(
-            "release_gradients=True would use gradients before they are reduced over the ranks: leave it out where "
-            "torch.distributed runs more than one process"
+            "release_gradients=True would use gradients before they are reduced over the ranks: where "
+            "torch.distributed runs more than one process, leave it out, or shard the model with fully_shard"
         )

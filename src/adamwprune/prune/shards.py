@@ -53,15 +53,18 @@ def everywhere(tensor: Tensor) -> Tensor:
     return full
 
 
-def like(part: Tensor, p: Tensor) -> Tensor:
-    """``part``, this rank's rows, as a tensor that is spread as ``p`` is."""
+def like(part: Tensor, p: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+    """``part``, this rank's rows, as a tensor that is spread as ``p`` is; of its shape, or of row-major ``shape``."""
     mesh: Any = getattr(p, "device_mesh", None)
     if mesh is None:
         return part
     from torch.distributed.tensor import DTensor
 
     # Shape and stride must be told: from uneven shards they cannot be guessed.
-    return DTensor.from_local(part, mesh, _placements(p), run_check=False, shape=p.shape, stride=p.stride())
+    if shape is None:
+        return DTensor.from_local(part, mesh, _placements(p), run_check=False, shape=p.shape, stride=p.stride())
+    stride = torch.empty(shape, device="meta").stride()
+    return DTensor.from_local(part, mesh, _placements(p), run_check=False, shape=torch.Size(shape), stride=stride)
 
 
 def _placements(p: Tensor) -> tuple[Any, ...]:
