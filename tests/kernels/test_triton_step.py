@@ -162,8 +162,10 @@ def test_numbers_computed_on_the_device_are_the_hosts():
     jobs = [
         compact_job(*problem(10, 0.5)[:4], dataclasses.replace(settings, lr=1e-2), theta=7.0, steps=n) for n in counts
     ]
+    jobs = [dataclasses.replace(job, first=first) for job, first in zip(jobs, (0, 256, 2**37 + 5), strict=True)]
     host = triton_step._numbers(jobs, torch.device("cpu"))
-    there = triton_step._numbers_on_device(torch.tensor(counts), settings, 7.0)
+    seeds = triton_step._seeds(tuple(job.first for job in jobs), torch.device("cpu"))
+    there = triton_step._numbers_on_device(torch.tensor(counts), seeds, settings, 7.0)
     torch.testing.assert_close(there[:, :-1], host[:, :-1], rtol=1e-7, atol=0)
     assert torch.equal(there.view(torch.int32)[:, -1], host.view(torch.int32)[:, -1])
 
