@@ -171,7 +171,11 @@ def test_a_cut_through_many_tensors_is_the_radix_selections(share, monkeypatch):
     count = int(share * sum(scores_of(view, "state").numel() for view in views))
     for isa in SETS:
         monkeypatch.setattr(native, "best_instruction_set", lambda isa=isa: isa)
-        assert kernels.cut_through(views, score, count) == View.cut_through(views, score, count)
+        cut = kernels.cut_through(views, score, count)
+        assert cut == View.cut_through(views, score, count)
+        for view, (below, at) in zip(views, cut.parts, strict=True):
+            scores, threshold = scores_of(view, "state"), cut.threshold
+            assert (below, at) == (int((scores < threshold).sum()), int((scores == threshold).sum()))
 
 
 def test_a_refusal_of_one_tensor_refuses_all():

@@ -8,7 +8,7 @@ the radix selection of :mod:`adamwprune.prune.thresholds` does it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -51,7 +51,7 @@ _FOUND = np.dtype(
 class MarkedCut(Cut):
     """A cut with the mask that it leaves: the pass that finds the one makes the other."""
 
-    mask: Mask
+    mask: Mask = field(kw_only=True)
 
 
 class _Room:
@@ -200,5 +200,6 @@ def _cut(
         return None
     key = int(order_key(torch.tensor([float(found[0]["threshold"])]))) if count else NOTHING_BELOW.key
     if marks is None:
-        return Cut(key, below, at, count - below)
-    return MarkedCut(key, below, at, count - below, Mask(marks, numel, int(found[0]["kept"])))
+        parts = zip(found["below"].tolist(), found["at"].tolist(), strict=True)
+        return Cut(key, below, at, count - below, tuple(parts))
+    return MarkedCut(key, below, at, count - below, mask=Mask(marks, numel, int(found[0]["kept"])))

@@ -133,16 +133,22 @@ def _cut_through(scores: Sequence[ScoreChunks], count: int, ranks: Ranks | None)
 
 def _removed(cut: Cut, scores: Sequence[ScoreChunks], ranks: Ranks | None) -> list[int]:
     """How many scores of each tensor lie below the cut; of equal ones those of later tensors go first."""
-    counts = torch.zeros(len(scores), 2, dtype=torch.int64)
-    for row, chunks in zip(counts, scores, strict=True):
-        for keys in map(order_key, chunks()):
-            row += torch.stack([(keys < cut.key).sum(), (keys == cut.key).sum()]).cpu()
+    counts = _counts(cut, scores) if cut.parts is None else torch.tensor(cut.parts)
     spare, removed = cut.spare, []
     for below, at_key in (counts if ranks is None else ranks.sum(counts)).tolist():
         stay = min(at_key, spare)
         spare -= stay
         removed.append(below + at_key - stay)
     return removed
+
+
+def _counts(cut: Cut, scores: Sequence[ScoreChunks]) -> Tensor:
+    """How many scores of each tensor lie below the cut's key, and at it: int64 ``[tensors, 2]``."""
+    counts = torch.zeros(len(scores), 2, dtype=torch.int64)
+    for row, chunks in zip(counts, scores, strict=True):
+        for keys in map(order_key, chunks()):
+            row += torch.stack([(keys < cut.key).sum(), (keys == cut.key).sum()]).cpu()
+    return counts
 
 
 #: Distributions that need shapes alone. The others are ``global`` and the names of scores.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -52,6 +52,8 @@ class Cut:
     below: int
     at_key: int
     ties: int
+    parts: tuple[tuple[int, int], ...] | None = field(default=None, compare=False)
+    """Below and at the key, tensor by tensor, where the pass that found the cut through several counted that."""
 
     @property
     def count(self) -> int:
