@@ -53,10 +53,11 @@ def register(patch: pytest.MonkeyPatch | None = None) -> None:
     recipe = dataclasses.replace(RECIPES["lenet5", "digits"], epochs=EPOCHS, batch_size=16, val_fraction=0.2)
     patch.setitem(DATASETS, "tiny", INFO)  # type: ignore[arg-type]
     patch.setitem(RECIPES, ("lenet5", "tiny"), recipe)
+    patch.setitem(RECIPES, ("resnet20", "tiny"), dataclasses.replace(recipe, epochs=2))
 
 
 def config(**changes: Any) -> RunConfig:
-    return RunConfig(data="tiny", width=0.5, threads=1, **changes)
+    return RunConfig(**{"data": "tiny", "width": 0.5, "threads": 1, **changes})
 
 
 #: One config per way that optimizers and pruning can meet.

@@ -4,6 +4,6 @@
 A new network is one file with a build function and one line in ``registry.py``.
 """
 
-from adamwprune.models.registry import MODELS, VERSION, ImageShape, ModelInfo, TextShape, build, find
+from adamwprune.models.registry import BLOCKS, MODELS, VERSION, ImageShape, ModelInfo, TextShape, build, find
 
-__all__ = ["MODELS", "VERSION", "ImageShape", "ModelInfo", "TextShape", "build", "find"]
+__all__ = ["BLOCKS", "MODELS", "VERSION", "ImageShape", "ModelInfo", "TextShape", "build", "find"]

@@ -19,6 +19,10 @@ from adamwprune.models.resnet import ResNet
 VERSION = 1
 
 
+#: What large networks are stacked from: the parts in which their weights are gathered where ranks share them.
+BLOCKS = (gpt2.Block, resnet.BasicBlock, resnet.Bottleneck)
+
+
 class ImageShape(Protocol):
     """What a network must know of a data set of images."""
 

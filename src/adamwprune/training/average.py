@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from adamwprune.prune.shards import local
+
 #: The average forgets faster in the beginning: its decay is at most (1 + step) / (WARMUP + step).
 WARMUP = 10
 
@@ -28,8 +30,8 @@ class Average:
         theirs: list[Any] = []
         for mine, other in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
             if mine.is_floating_point():
-                ours.append(mine)
-                theirs.append(other)
+                ours.append(local(mine))
+                theirs.append(local(other))
             else:
                 mine.copy_(other)
         torch._foreach_lerp_(ours, theirs, weight)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "adamwadv", "adamwspam", "adamwprune")
 METHODS = ("none", "magnitude", "movement", "state")
+PARALLEL = ("ddp", "fsdp")
 BASES = ("adam", "adamw", "adamwadv", "adamwspam")
 
 
@@ -100,6 +101,7 @@ class RunConfig:
     )
     compile: bool = option(False, "train through torch.compile")
     threads: int = option(0, "CPU threads of the run (0: as torch chooses)")
+    parallel: str = option("ddp", "how several ranks share a run: ddp (each holds it) or fsdp (each holds a part)")
     deterministic: bool = option(True, "ask torch for deterministic algorithms")
     val_fraction: float | None = option(None, "share of the training examples held out for validation")
     checkpoint_every: int = option(0, "optimizer steps between checkpoints (0: every epoch)", science=False)

@@ -12,12 +12,10 @@ from typing import Any
 from adamwprune.files import JsonLines, plain, read_json, write_json
 from adamwprune.training import checkpoint, ranks
 from adamwprune.training.errors import DirectoryError
+from adamwprune.training.identity import USUAL
 
 #: Version of every file in the directory.
 SCHEMA = 1
-
-#: What a run's identity names only where it is otherwise.
-USUAL = {"ranks": 1}
 
 
 class Unwritten(JsonLines):

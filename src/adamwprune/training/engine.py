@@ -12,7 +12,7 @@ from typing import Any
 
 from adamwprune import data
 from adamwprune.files import JsonLines
-from adamwprune.training import checkpoint, device, memory, outcome, ranks, throughput
+from adamwprune.training import checkpoint, device, memory, outcome, ranks, shards, throughput
 from adamwprune.training.config import RunConfig, known
 from adamwprune.training.directory import RunDirectory
 from adamwprune.training.errors import Interrupted, TrainingError
@@ -225,7 +225,7 @@ class Loop:
         for kind in outcome.BEST:
             if (kind == "best_any" or self.latest["at_target"]) and self._beats(self.best.get(kind)):
                 self.best[kind] = self.latest
-                content = {"record": self.latest, "model": run.judged.state_dict()}
+                content = {"record": self.latest, "model": shards.whole(run.judged.state_dict())}
                 self.folder.save(self.folder.best(kind), content)
         self._report("evaluate")
 

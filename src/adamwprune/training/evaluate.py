@@ -31,19 +31,39 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: str = "fp32"
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    precision: str = "fp32",
+    *,
+    together: Tensor | None = None,
 ) -> Scores:
-    """Scores over all targets of ``batches``, of which each rank has its own. The model's mode stays as it was."""
+    """Scores over all targets of ``batches``, of which each rank has its own. The model's mode stays as it was.
+
+    Where weights are spread over ranks, all must call the network equally often: with the input ``together`` those do
+    that have no batch left.
+    """
     training = model.training
     model.eval()
     count = torch.zeros((), dtype=torch.int64, device=device)
     loss, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
     for inputs, targets in batches:
+        if together is not None:
+            ranks.anywhere(True)
         with autocast(device.type, precision):
             logits = model(inputs)
         loss += cross_entropy(logits, targets, reduction="sum")
         correct += (logits.argmax(-1) == targets).sum()
         count += targets.numel()
+    if together is not None:
+        _wait_for_others(model, together, device, precision)
     model.train(training)
     targets_seen = ranks.total(count).item()
     return Scores(ranks.total(loss).item() / targets_seen, ranks.total(correct).item() / targets_seen)
+
+
+def _wait_for_others(model: nn.Module, inputs: Tensor, device: torch.device, precision: str) -> None:
+    """Call the network along until no rank has a batch left."""
+    while ranks.anywhere(False):
+        with autocast(device.type, precision):
+            model(inputs)

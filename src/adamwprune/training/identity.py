@@ -24,18 +24,20 @@ from adamwprune.training.resolve import METHOD_SCORES
 VERSION = 1
 
 
+#: What is hashed only where it is otherwise: runs that do not use it are those of the time before it was there.
+USUAL = {"ranks": 1, "micro_batch": None, "parallel": "ddp"}
+
+
 def identity(resolved: RunConfig, data_checksum: str) -> dict[str, Any]:
     """What is hashed: scientific fields, data, device type, kernels, and the version of each component.
 
     The thread count is among the fields; paths and other fields that decide no number are not.
     """
     config = resolved.science()
+    config["ranks"] = ranks.size()  # sums are rounded otherwise, dropout sees other parts
+    config = {name: value for name, value in config.items() if name not in USUAL or value != USUAL[name]}
     if resolved.init:
         config["init"] = weights.checksum(resolved.init)
-    if ranks.size() > 1:  # sums are rounded otherwise, batch normalisation and dropout see other parts
-        config["ranks"] = ranks.size()
-    if resolved.micro_batch is None:  # named where it decides alone; else runs are those of the time before it
-        del config["micro_batch"]
     return {
         "config": config,
         "data": data_checksum,

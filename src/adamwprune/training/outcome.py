@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from adamwprune.training import checkpoint, memory, throughput
+from adamwprune.training import checkpoint, memory, shards, throughput
 from adamwprune.training.config import RunConfig
 from adamwprune.training.directory import RunDirectory
 from adamwprune.training.evaluate import Scores
@@ -37,7 +37,7 @@ def measured(
         if record["step"] == latest["step"]:
             records[kind] = records["final"]
         else:
-            run.judged.load_state_dict(checkpoint.load(folder.best(kind), folder.run_id)["model"])
+            shards.load(run.judged, checkpoint.load(folder.best(kind), folder.run_id)["model"])
             records[kind] = _with_test(run, record)
     return records
 

@@ -16,7 +16,7 @@ from adamwprune.prune import ALIASES, AUTO_SCORE, SCORES, STATE_FAMILY, Prune, c
 from adamwprune.training import device, ranks
 from adamwprune.training.batches import parts_of, steps_per_epoch
 from adamwprune.training.checks import AUTO, check_values
-from adamwprune.training.config import BASES, METHODS, OPTIMIZERS, RunConfig, known
+from adamwprune.training.config import BASES, METHODS, OPTIMIZERS, PARALLEL, RunConfig, known
 from adamwprune.training.errors import ConfigError
 from adamwprune.training.optimizer import family, prune_settings, spam_settings
 from adamwprune.training.recipes import PRUNING, RECIPES, SPAM, Recipe
@@ -95,6 +95,7 @@ def _check_choices(config: RunConfig) -> None:
         ("optimizer", config.optimizer, OPTIMIZERS),
         ("pruning_method", config.pruning_method, METHODS),
         ("base", config.base, BASES),
+        ("parallel", config.parallel, PARALLEL),
         ("precision", config.precision, (None, *device.PRECISIONS)),
     ):
         if value not in valid:
@@ -117,6 +118,23 @@ def _check_choices(config: RunConfig) -> None:
         _refuse(config, [name for name in given if (name, getattr(config, name)) != ("target_sparsity", 0.0)])
     if family(config) != "adamwspam":
         _refuse(config, [name for name in SPAM_FIELDS if getattr(config, name) is not None])
+    if config.parallel == "fsdp":
+        _check_spread(config)
+
+
+def _check_spread(config: RunConfig) -> None:
+    """Refuse what does not go with weights that are spread over ranks."""
+    if ranks.size() == 1:
+        raise ConfigError(
+            "parallel='fsdp' has no effect on one process: start several ranks with torchrun, or leave it out"
+        )
+    if config.micro_batch == AUTO:
+        raise ConfigError(
+            f"micro_batch={AUTO!r} looks for what a device holds beside the whole network, and parallel='fsdp' spreads "
+            "that: give a number"
+        )
+    if config.precision == "fp16":
+        raise ConfigError("precision='fp16' is not tried with parallel='fsdp': use bf16, which needs no loss scaling")
 
 
 def _check_input(config: RunConfig, kind: str) -> None:

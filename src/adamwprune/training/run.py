@@ -15,7 +15,7 @@ from adamwprune import models
 from adamwprune.models.flops import training_flops
 from adamwprune.optim import check_replicas, clip_grad_norm_, reduce_kept_gradients
 from adamwprune.prune import NonFiniteScoreError
-from adamwprune.training import device, micro_batch, optimizer, ranks, task, weights
+from adamwprune.training import batch_norm, device, micro_batch, optimizer, ranks, shards, task, weights
 from adamwprune.training.average import Average
 from adamwprune.training.batches import seed_of
 from adamwprune.training.config import RunConfig, known
@@ -43,6 +43,10 @@ class Run:
                 "ranks; leave it out"
             )
         self.config = config
+        #: Whether each rank holds a part of the weights only.
+        self.spread = config.parallel == "fsdp"
+        if self.spread and kept_gradients:
+            raise ConfigError("kept_gradients=True is for parallel='ddp': with fsdp a rank gets gradients of its rows")
         self.kept_gradients = kept_gradients
         self.device = torch.device(config.device)
         self.task = task.create(config)
@@ -55,18 +59,23 @@ class Run:
         self.steps = config.iterations or known(config.epochs) * self.steps_per_epoch
         #: Steps from one evaluation to the next.
         self.round = config.eval_steps or known(config.eval_every) * self.steps_per_epoch
-        self.optimizer = optimizer.build(config, self.model, self.steps)
         self.average = Average(self.model, config.ema) if config.ema else None
         #: Parts in which a rank computes its share of a batch.
         self.parts = micro_batch.find(self) if config.micro_batch else config.accumulate
+        if ranks.size() > 1:
+            batch_norm.over_ranks(self.model)
+        if self.spread:
+            for network in [self.model] if self.average is None else [self.model, self.average.model]:
+                shards.spread(network, config.device)
+        self.optimizer = optimizer.build(config, self.model, self.steps)
         if self.average and self.pruner:
             self.pruner.follow(self.average.model)
         self.replica: DistributedDataParallel | None = None
         forward: torch.nn.Module = self.model
-        if ranks.size() > 1:
+        if ranks.size() > 1 and not self.spread:
             forward = self.replica = DistributedDataParallel(self.model)
-            if ranks.rank():  # rank 0 draws what one process would
-                torch.manual_seed(seed_of(f"rank {ranks.rank()}", config.seed))
+        if ranks.rank():  # rank 0 draws what one process would
+            torch.manual_seed(seed_of(f"rank {ranks.rank()}", config.seed))
         self.forward = torch.compile(forward) if config.compile else forward
         self.scaler = torch.amp.GradScaler(config.device, enabled=config.precision == "fp16")
         self.step = 0
@@ -219,7 +228,13 @@ class Run:
     def evaluate(self, split: str) -> Scores:
         """Scores on the split ``val`` or ``test``, the same on all ranks."""
         ranks.share_buffers(self.judged)
-        return evaluate(self.judged, self.task.split(split), self.device, known(self.config.precision))
+        return evaluate(
+            self.judged,
+            self.task.split(split),
+            self.device,
+            known(self.config.precision),
+            together=self.task.example[None] if self.spread else None,
+        )
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on exactly from here, called on all ranks; only their generators differ.
@@ -230,25 +245,25 @@ class Run:
         everywhere = {name: ranks.collected(state) for name, state in random.items()}
         return {
             "step": self.step,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": shards.whole(self.model.state_dict()),
+            "optimizer": shards.whole(self.optimizer.state_dict()),
             "scaler": self.scaler.state_dict(),
-            "average": None if self.average is None else self.average.model.state_dict(),
+            "average": None if self.average is None else shards.whole(self.average.model.state_dict()),
             "losses": self.losses,
             "parts": self.parts,
-            "random": everywhere if self.replica else random,
+            "random": everywhere if ranks.size() > 1 else random,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state`."""
         self.step, self.parts = state["step"], state.get("parts", self.parts)
-        self.model.load_state_dict(state["model"])
+        shards.load(self.model, state["model"])
         if self.average:
-            self.average.model.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+            shards.load(self.average.model, state["average"])
+        shards.load_optimizer(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.losses.copy_(state["losses"])
         random = state["random"]
-        if self.replica:
+        if ranks.size() > 1:
             random = {name: states[ranks.rank()] for name, states in random.items()}
         device.set_random_state(random)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 #: Seconds until ranks that wait for each other are given up.
-PATIENCE = 60
+PATIENCE = 100
 
 _HANGS = "did not end"
 
