@@ -90,6 +90,36 @@ def test_batches_are_made_ahead(index: Index, monkeypatch: pytest.MonkeyPatch) -
     assert not epoch._pending
 
 
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_read_the_batches_of_one_process_and_none_of_the_others(
+    index: Index, monkeypatch: pytest.MonkeyPatch, ranks: int
+) -> None:
+    """Each asks for every so many-th batch, and reads ahead in the same stride."""
+    with stream(index, batch_size=2) as epoch:
+        count = len(epoch)
+        expected = [epoch.batch(number) for number in range(count)]
+    loaded: list[int] = []
+    load = ImageStream._load
+
+    def noted(self: ImageStream, place: int) -> object:
+        loaded.append(place)
+        return load(self, place)
+
+    monkeypatch.setattr(ImageStream, "_load", noted)
+    everything = []
+    for rank in range(ranks):
+        loaded.clear()
+        with stream(index, batch_size=2, stride=ranks) as epoch:
+            for number in range(rank, count, ranks):
+                images, labels = epoch.batch(number)
+                assert torch.equal(images, expected[number][0])
+                assert torch.equal(labels, expected[number][1])
+        own = [2 * number + place for number in range(rank, count, ranks) for place in range(2)]
+        assert sorted(loaded) == own
+        everything += own
+    assert sorted(everything) == list(range(2 * count))
+
+
 def test_shards_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_stream, "MIX", 2)
     index = from_shards(pictures.shards(tmp_path, 24, each=3))
