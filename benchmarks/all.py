@@ -25,6 +25,7 @@ COMMANDS = [
     ["head_room.py"],
     ["state_convergence.py"],
     ["data_path.py"],
+    ["throughput.py"],
     ["ddp_bytes.py"],
 ]
 

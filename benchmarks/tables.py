@@ -184,6 +184,24 @@ def data_path() -> Table:
     return header, body, [content] if content else []
 
 
+def throughput() -> Table:
+    """Rates of both loops, and the ratio of their times."""
+    content = there("throughput")
+    body = [
+        [
+            row["model"],
+            f"{row['batch']}, {row['precision']}",
+            row["other"],
+            f"{1e3 * row['items'] / row['unit_ms']:,.0f} {row['unit']}",
+            f"{1e3 * row['items'] / row['ms']:,.0f} {row['unit']}",
+            ratio(row),
+        ]
+        for row in (content["rows"] if content else [])
+    ]
+    header = ["one thread", "batch", "the other", "theirs, a second", "ours, a second", "time, ours / theirs"]
+    return header, body, [content] if content else []
+
+
 def ddp_bytes() -> Table:
     """What a rank hands to the collectives, and what the ranks send."""
     content = there("ddp_bytes")
@@ -231,6 +249,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "head_room": head_room,
     "state_convergence": convergence,
     "data_path": data_path,
+    "throughput": throughput,
     "ddp_bytes": ddp_bytes,
     **{f"headline/{name}": make for name, make in _HEADLINES.items()},
 }
