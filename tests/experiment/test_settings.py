@@ -14,7 +14,7 @@ import pytest
 
 from adamwprune.experiment import settings
 from adamwprune.experiment.errors import ExperimentError
-from adamwprune.experiment.fields import AXES, common_fields
+from adamwprune.experiment.fields import AXES, RANKS, common_fields
 from adamwprune.experiment.kconfig import Kconfig
 from adamwprune.experiment.presets import presets, project_root
 from adamwprune.experiment.settings import Settings
@@ -82,7 +82,7 @@ def _value(group: str, member: str) -> str:
 def test_every_field_of_a_run_can_be_configured() -> None:
     kconfig = Kconfig(ROOT)
     assert not [name for name in common_fields() if not kconfig.has(name.upper())]
-    assert {*common_fields(), *AXES} == {field.name for field in dataclasses.fields(RunConfig)}
+    assert {*common_fields(), *AXES, *RANKS} == {field.name for field in dataclasses.fields(RunConfig)}
 
 
 def test_hidden_symbols_are_used_by_others() -> None:

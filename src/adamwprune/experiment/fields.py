@@ -17,6 +17,9 @@ from adamwprune.training.config import RunConfig
 AXES = ("optimizer", "base", "pruning_method", "score", "target_sparsity", "distribution", "seed")
 """The fields in which the runs of a matrix differ; the others are common to all of them."""
 
+RANKS = ("parallel",)
+"""The fields of a run on several ranks: a matrix takes one process."""
+
 GROUPS = (
     ("model", "What is trained"),
     ("optimizer", "How it is trained"),
@@ -46,8 +49,8 @@ def field_types() -> dict[str, tuple[type, bool]]:
 
 
 def common_fields() -> tuple[str, ...]:
-    """The fields that are not an axis of the matrix, in order."""
-    return tuple(name for name in field_types() if name not in AXES)
+    """The fields that all runs of a matrix share, in order."""
+    return tuple(name for name in field_types() if name not in (*AXES, *RANKS))
 
 
 def parse(name: str, text: str) -> Any:
