@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import socket
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 import idx_files
 import pytest
 
-from adamwprune.data import DataError, DatasetInfo, fetch
+from adamwprune.data import DATASETS, DataError, DatasetInfo, fetch
 
 
 class Server(ThreadingHTTPServer):
@@ -155,6 +156,14 @@ def test_without_a_network_everything_needed_is_said(tmp_path: Path) -> None:
         for part in (str(tmp_path / file.path), file.sha256, *file.urls):
             assert part in str(error.value)
     assert not any(tmp_path.rglob("*")), "nothing was written"
+
+
+def test_without_a_network_it_is_said_what_is_wrong_with_the_files_that_are_there(tmp_path: Path) -> None:
+    info = DATASETS["cifar10"]
+    unreachable = dataclasses.replace(info.files[0], urls=("http://127.0.0.1:9/none",))
+    info = dataclasses.replace(info, check=lambda info, data_dir: {unreachable.path: "that one"}, files=(unreachable,))
+    with pytest.raises(DataError, match=re.escape("cannot be used:\n  that one\n  http://127.0.0.1:9/none: ")):
+        fetch.ensure_files(info, tmp_path)
 
 
 def test_a_corrupt_file_is_replaced(tmp_path: Path) -> None:

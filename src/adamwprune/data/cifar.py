@@ -90,7 +90,10 @@ class Reader:
             ]
             if not wrong:
                 return parts
-            reasons += wrong
+            reasons += [
+                *wrong,
+                f"to use other files than the canonical ones: adamwprune data verify {info.name} --accept",
+            ]
         return "\n  ".join(reasons) or f"{data_dir / self.layout.archive} is missing"
 
 

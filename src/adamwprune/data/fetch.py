@@ -52,7 +52,9 @@ def ensure_files(info: SourceInfo, data_dir: Path, progress: OnProgress | None =
             continue
         target = data_dir / file.path
         try:
-            reasons += _download(file, target, progress or (lambda path, done, total: None))
+            failed = _download(file, target, progress or (lambda path, done, total: None))
+            # What is there, and why it does not do, comes first: perhaps it need not be fetched at all.
+            reasons += [problems[file.path], *failed] if failed else []
         except OSError as error:
             reasons.append(f"{target} cannot be written: {error}")
     if reasons:
