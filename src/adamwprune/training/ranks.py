@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gc
 import os
+import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -54,11 +56,16 @@ def joined(device: str) -> Iterator[None]:
         torch.cuda.set_device(local)
     # Tensors on the CPU go through gloo beside NCCL too: agreeing on a flag must not wait for the GPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
+    group = weakref.ref(dist.group.WORLD)
     try:
         yield
     finally:
         gc.collect()  # DistributedDataParallel lies in a cycle, and holds the group
         dist.destroy_process_group()
+        if group() is not None:
+            # Caches of DTensor hold every mesh that they have seen, and a mesh its group. Its threads stay, and what
+            # they still have to let go of needs the interpreter: leave it to them for a moment while it is whole.
+            time.sleep(0.2)
 
 
 def share(batch_size: int) -> int:
