@@ -22,7 +22,7 @@ from adamwprune.prune.slices import View
 from adamwprune.prune.thresholds import Cut
 
 #: Raised whenever a kernel's arithmetic changes.
-VERSION = 1
+VERSION = 2
 
 BACKENDS = ("reference", "native", "triton")
 
