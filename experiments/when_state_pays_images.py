@@ -27,6 +27,7 @@ from adamwprune.data.splits import stratified
 from adamwprune.models.lenet5 import LeNet5
 from adamwprune.models.resnet import RESNET20, ResNet
 from adamwprune.training.batches import Epoch, Normalizer, steps_per_epoch
+from adamwprune.training.epochs import Epochwise
 
 BATCH = 128
 
@@ -52,7 +53,7 @@ RECIPES = {
 }
 
 
-class Images(branching.Training):
+class Images(branching.Training, Epochwise[Epoch]):
     """A network that learns the images of ``train``."""
 
     def __init__(
@@ -63,7 +64,7 @@ class Images(branching.Training):
         self.info = images(recipe.data)
         self.model = recipe.build(self.info, width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalize = Normalizer.of(self.info, torch.device("cpu"))
-        self.epoch: tuple[int, Epoch] | None = None
+        self.steps_per_epoch = steps_per_epoch(len(train), BATCH)
         self.optimizer = ap.AdamWPrune(
             branching.groups(self.model, 0.05), lr=self.lr, betas=(0.9, 0.99), fused=True, prune=prune
         )
@@ -79,13 +80,13 @@ class Images(branching.Training):
             logits: Tensor = self.model(self.normalize(pixels).to(memory_format=torch.channels_last))
         return logits.float()
 
+    def _begin(self, epoch: int) -> Epoch:
+        return Epoch.draw(self.train, self.info, batch_size=BATCH, augment=True, seed=self.seed, epoch=epoch)
+
     def take_step(self, step: int) -> None:
         """One batch of images."""
-        number, batch = divmod(step, steps_per_epoch(len(self.train), BATCH))
-        if self.epoch is None or self.epoch[0] != number:
-            drawn = Epoch.draw(self.train, self.info, batch_size=BATCH, augment=True, seed=self.seed, epoch=number)
-            self.epoch = number, drawn
-        pixels, labels = self.epoch[1].batch(batch)
+        epoch, batch = self._epoch_of(step)
+        pixels, labels = epoch.batch(batch)
         functional.cross_entropy(self.logits(pixels), labels).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
