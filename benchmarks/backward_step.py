@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Time of forward, backward and step, with gradients masked where it really happens: right after backward made them.
 
-    python benchmarks/backward_step.py [--model resnet50|gpt2] [--threads 1 2] [--rounds 9] [--rows 64]
+    python benchmarks/backward_step.py [--model resnet50|gpt2] [--threads 1 2] [--rounds 9] [--rows 64] [--resume]
 
 The network is a row of independent linear layers with the shapes of a model's matrices (filters flattened), each on a
 batch of 64 rows. The unit is the same with torch's fused AdamW. The batch is small: the larger it is, the less any
 optimizer weighs. So a row also says how many fused steps more it took than its unit.
 `torch.nn.utils.prune` multiplies a mask into the weights in every forward pass, and into their gradients in every
-backward pass. The rows go to results/benchmarks/backward_step-MODEL.json.
+backward pass. The rows go to results/benchmarks/backward_step-MODEL.json, one by one; --resume keeps those of the same
+commit and settings that are there, and measures the others.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import record
@@ -88,8 +89,10 @@ def candidates(model: str, rows: int) -> Iterator[tuple[str, Callable[[], Run]]]
     yield "torch.nn.utils.prune, 50%", lambda: reparametrized(0.5)
 
 
-def measure(model: str, threads: int, rounds: int, rows: int) -> Iterator[dict[str, Any]]:
-    """Rows of the table."""
+def measure(
+    model: str, threads: int, rounds: int, rows: int, there: Collection[tuple[str, int]]
+) -> Iterator[dict[str, Any]]:
+    """Rows of the table but for those that are ``there``, by candidate and threads."""
     torch.set_num_threads(threads)
     layers = Layers(model, rows)
     optimizer = torch.optim.AdamW(layers.parameters(), fused=True)
@@ -97,6 +100,8 @@ def measure(model: str, threads: int, rounds: int, rows: int) -> Iterator[dict[s
     unit()
     fused = statistics.median(seconds(optimizer.step) for _ in range(9))
     for name, make in candidates(model, rows):
+        if (name, threads) in there:
+            continue
         run = make()
         found = paired(run, unit, rounds)
         del run
@@ -113,9 +118,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--resume", action="store_true", help="go on with what an earlier call measured")
     options = parser.parse_args()
     torch.manual_seed(0)
-    rows = [row for n in options.threads for row in measure(options.model, n, options.rounds, options.rows)]
+    name = f"backward_step-{options.model}"
     settings = {
         "model": options.model,
         "weights": count(matrices(MODELS[options.model]())),
@@ -123,7 +129,12 @@ def main() -> None:
         "unit": "forward, backward and fused step of torch",
         "rounds": options.rounds,
     }
-    record.write(f"backward_step-{options.model}", settings, rows)
+    rows = record.begun(name, settings) if options.resume else []
+    there = {(row["candidate"], row["threads"]) for row in rows}
+    for threads in options.threads:
+        for row in measure(options.model, threads, options.rounds, options.rows, there):
+            rows.append(row)
+            record.write(name, settings, rows)
     print(tables.render("backward_step"))
 
 

@@ -9,14 +9,15 @@ results/benchmarks/optimizer_step-MODEL-GROUP.json.
 
 The groups:
 
-pruned     the step alone (mask_grads=False), from unpruned to 95 %
-masked     step and gradient masking, the latter as a pass of its own over gradients that have left the cache; where it
-           happens in training, right after backward, is measured by backward_step.py
-clipped    ap.clip_grad_norm_ and step, against torch's clip_grad_norm_ and fused step
-whole      all parameters of the network, with the default scope
-small      state of fewer bits, against the fused step in float32
-others     other ways to keep pruned weights at zero
-torchao    torchao's 8-bit AdamW; apart, because it compiles for minutes
+pruned         the step alone (mask_grads=False), from unpruned to 95 %
+masked         step and gradient masking, the latter as a pass of its own over gradients that have left the cache; where
+               it happens in training, right after backward, is measured by backward_step.py
+clipped        ap.clip_grad_norm_ and step, against torch's clip_grad_norm_ and fused step
+whole          all parameters of the network, with the default scope
+small          state of fewer bits, against the fused step in float32
+channels_last  the step alone on filters in torch.channels_last, against the fused step on the same (ResNet-50)
+others         other ways to keep pruned weights at zero
+torchao        torchao's 8-bit AdamW; apart, because it compiles for minutes
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ from adamwprune import kernels
 Candidates = Iterator[tuple[str, Callable[[], Run]]]
 
 
-def fused(shapes: Shapes) -> torch.optim.Optimizer:
+def fused(shapes: Shapes, memory_format: torch.memory_format = torch.preserve_format) -> torch.optim.Optimizer:
     """What everything is compared with."""
-    return torch.optim.AdamW(parameters(shapes), fused=True)
+    return torch.optim.AdamW(parameters(shapes, memory_format=memory_format), fused=True)
 
 
 def clipped_fused(shapes: Shapes) -> Run:
@@ -124,6 +125,14 @@ def small(shapes: Shapes) -> Candidates:
         )
 
 
+def channels_last(shapes: Shapes) -> Candidates:
+    """The step alone, where channels lie next to each other in memory."""
+    yield "torch AdamW, fused (against itself)", lambda: fused(shapes, torch.channels_last).step
+    for sparsity in (0.0, 0.3, 0.5, 0.7, 0.9):
+        name = f"AdamWPrune, {sparsity:.0%}" if sparsity else "AdamWPrune, prune=None"
+        yield name, lambda s=sparsity: at_target(parameters(shapes, memory_format=torch.channels_last), s).step
+
+
 def others(shapes: Shapes) -> Candidates:
     """Other ways to keep half of the weights at zero."""
 
@@ -150,16 +159,22 @@ GROUPS: dict[str, Callable[[Shapes], Candidates]] = {
     "clipped": clipped,
     "whole": whole,
     "small": small,
+    "channels_last": channels_last,
     "others": others,
     "torchao": torchao,
 }
+
+
+def memory_format(group: str) -> torch.memory_format:
+    """How the unit's filters lie in memory."""
+    return torch.channels_last if group == "channels_last" else torch.preserve_format
 
 
 def measure(model: str, group: str, threads: int, rounds: int) -> Iterator[dict[str, Any]]:
     """Rows of a group."""
     torch.set_num_threads(threads)
     shapes = MODELS[model]() if group == "whole" else matrices(MODELS[model]())
-    unit = clipped_fused(shapes) if group == "clipped" else fused(shapes).step
+    unit = clipped_fused(shapes) if group == "clipped" else fused(shapes, memory_format(group)).step
     for name, make in GROUPS[group](shapes):
         try:
             run = make()
@@ -172,15 +187,21 @@ def measure(model: str, group: str, threads: int, rounds: int) -> Iterator[dict[
         yield row
 
 
+def usual_groups(model: str) -> list[str]:
+    """All groups, but the one that compiles for minutes and those that differ in nothing for a network."""
+    has_filters = any(len(shape) == 4 for shape in MODELS[model]().values())
+    return [name for name in GROUPS if name != "torchao" and (has_filters or name != "channels_last")]
+
+
 def main() -> None:
     """Measure, print, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=MODELS, default="resnet50")
-    parser.add_argument("--group", choices=GROUPS, nargs="+", default=[name for name in GROUPS if name != "torchao"])
+    parser.add_argument("--group", choices=GROUPS, nargs="+")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
-    for group in options.group:
+    for group in options.group or usual_groups(options.model):
         torch.manual_seed(0)
         rows = [row for threads in options.threads for row in measure(options.model, group, threads, options.rounds)]
         shapes = MODELS[options.model]()

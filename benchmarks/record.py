@@ -50,6 +50,15 @@ def read(name: str, folder: Path = RESULTS) -> dict[str, Any]:
     return content
 
 
+def begun(name: str, settings: dict[str, Any], folder: Path = RESULTS) -> list[dict[str, Any]]:
+    """The rows that a run with these settings left behind at this commit on this machine; none where it was another."""
+    if not (folder / f"{name}.json").is_file():
+        return []
+    content = read(name, folder)
+    same = content["settings"] == settings and all(content[key] == value for key, value in where().items())
+    return list(content["rows"]) if same else []
+
+
 def where() -> dict[str, Any]:
     """Machine, versions and commit."""
     return {

@@ -51,12 +51,15 @@ def count(shapes: Shapes) -> int:
     return sum(torch.Size(shape).numel() for shape in shapes.values())
 
 
-def parameters(shapes: Shapes, dtype: torch.dtype = torch.float32) -> list[tuple[str, torch.nn.Parameter]]:
-    """Random weights with random gradients."""
+def parameters(
+    shapes: Shapes, dtype: torch.dtype = torch.float32, memory_format: torch.memory_format = torch.preserve_format
+) -> list[tuple[str, torch.nn.Parameter]]:
+    """Random weights with random gradients; tensors of four dimensions lie in memory as asked."""
     named = []
     for name, shape in shapes.items():
-        p = torch.nn.Parameter((torch.randn(shape) * 0.02).to(dtype))
-        p.grad = (torch.randn(shape) * 1e-3).to(dtype)
+        lies = memory_format if len(shape) == 4 else torch.preserve_format
+        p = torch.nn.Parameter((torch.randn(shape) * 0.02).to(dtype, memory_format=lies))
+        p.grad = (torch.randn(shape) * 1e-3).to(dtype, memory_format=lies)
         named.append((name, p))
     return named
 

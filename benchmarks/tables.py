@@ -240,7 +240,7 @@ _HEADLINES = {
 TABLES: dict[str, Callable[[], Table]] = {
     **{
         f"optimizer_step/{group}": partial(step_times, group)
-        for group in ("pruned", "masked", "clipped", "whole", "small", "others", "torchao")
+        for group in ("pruned", "masked", "clipped", "whole", "small", "channels_last", "others", "torchao")
     },
     "backward_step": training_steps,
     "mask_update": mask_updates,

@@ -10,6 +10,7 @@ import record
 import shapes
 import tables
 import timing
+import torch
 from torch import nn
 
 
@@ -62,6 +63,15 @@ def test_what_is_stored_is_read_back(tmp_path):
         record.read("some", tmp_path)
 
 
+def test_only_rows_of_the_same_commit_and_settings_are_gone_on_with(tmp_path):
+    assert record.begun("some", {"model": "x"}, tmp_path) == []
+    path = record.write("some", {"model": "x"}, [{"a": 1.5}], tmp_path)
+    assert record.begun("some", {"model": "x"}, tmp_path) == [{"a": 1.5}]
+    assert record.begun("some", {"model": "y"}, tmp_path) == []
+    path.write_text(json.dumps({**record.read("some", tmp_path), "commit": "another"}))
+    assert record.begun("some", {"model": "x"}, tmp_path) == []
+
+
 def test_step_times_stand_candidates_down_and_places_across(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(tables, "there", lambda name: stored.get(name))
@@ -100,6 +110,13 @@ def test_shapes_are_those_of_the_networks():
     assert shapes.count(resnet) == 25_557_032  # torchvision's
     assert shapes.count(gpt) == 124_439_808  # Hugging Face's gpt2
     assert shapes.count(shapes.matrices(resnet)) == shapes.count(resnet) - 2 * 26_560 - 1000
+
+
+def test_filters_lie_as_asked():
+    named = dict(shapes.parameters({"a": (3, 4, 2, 2), "b": (3, 4)}, memory_format=torch.channels_last))
+    assert named["a"].is_contiguous(memory_format=torch.channels_last)
+    assert named["a"].grad.stride() == named["a"].stride() == (16, 1, 8, 4)
+    assert named["b"].is_contiguous()
 
 
 def test_parameters_are_leaves_with_gradients():
