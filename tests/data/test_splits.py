@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adamwprune.data.splits import held_out, stratified
+from adamwprune.data.splits import held_out, sample, stratified
 
 
 @given(
@@ -27,6 +27,18 @@ def test_a_split_is_a_stratified_partition(labels: list[int], fraction: float, s
     for label in set(labels):
         wanted = fraction * labels.count(label)
         assert abs((values[held] == label).sum().item() - wanted) < 1 + 1e-9
+
+
+@given(labels=st.lists(st.integers(0, 5), min_size=1, max_size=200), data=st.data(), salt=st.integers(0, 3))
+def test_a_sample_has_its_count_and_every_class_its_share(labels: list[int], data: st.DataObject, salt: int) -> None:
+    values = torch.tensor(labels)
+    count = data.draw(st.integers(1, len(labels)))
+    chosen = sample(values, count, salt)
+    assert len(set(chosen.tolist())) == count
+    assert chosen.tolist() == sorted(chosen.tolist())
+    for label in set(labels):
+        wanted = count * labels.count(label) / len(labels)
+        assert abs((values[chosen] == label).sum().item() - wanted) < 1 + 1e-9
 
 
 def test_a_split_is_the_same_for_ever() -> None:

@@ -32,7 +32,7 @@ RANDOM = tiny_text.config(**PRUNED, ema=0.9, dropout=0.1, iterations=16)
 RUNS = {
     "lenet5": tiny.config(clip_norm=1.0, epochs=2),
     "resnet20": tiny.config(**PRUNED, model="resnet20", width=0.25, ema=0.9),
-    "sgd": tiny.config(optimizer="sgd", pruning_method="magnitude", target_sparsity=0.5, epochs=2),
+    "sgd": tiny.config(optimizer="sgd", pruning_method="magnitude", target_sparsity=0.5, epochs=2, train_examples=100),
     "gpt2": TEXT,
 }
 WAYS = ("ddp", "fsdp")

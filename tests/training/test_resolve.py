@@ -47,7 +47,7 @@ def test_resolving_fills_all_that_applies_and_nothing_else(model: str, data: str
     open_fields = {f.name for f in dataclasses.fields(resolved) if getattr(resolved, f.name) is None}
     expected: set[str] = set()
     family = changes["base"] if changes["optimizer"] == "adamwprune" else changes["optimizer"]
-    expected |= {"init", "micro_batch", "target_accuracy", "target_loss"}
+    expected |= {"init", "micro_batch", "train_examples", "target_accuracy", "target_loss"}
     expected |= {"beta1", "beta2", "eps", "amsgrad"} if family == "sgd" else {"momentum"}
     expected |= set() if family == "adamwspam" else set(SPAM_FIELDS)
     expected |= set(PRUNE_FIELDS) - {"target_sparsity"} if changes["pruning_method"] == "none" else set()
@@ -275,6 +275,7 @@ def test_names() -> None:
     for changes, expected in (
         ({}, "lenet5-digits-adamw-none-s0"),
         ({"width": 0.5, "seed": 2, "data": "mnist"}, "lenet5_w0.5-mnist-adamw-none-s2"),
+        ({"data": "mnist", "train_examples": 4000}, "lenet5-mnist_4000-adamw-none-s0"),
         (STATE, "lenet5-digits-adamwprune-state-70-s0"),
         ({**STATE, "base": "adamwspam"}, "lenet5-digits-adamwprune_adamwspam-state-70-s0"),
         ({**STATE, "score": "bitter0", "target_sparsity": 0.975}, "lenet5-digits-adamwprune-state_hybrid-97.5-s0"),

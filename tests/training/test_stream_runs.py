@@ -65,6 +65,15 @@ def test_splits_are_apart_and_complete(data_dir: Path) -> None:
     run.task.close()
 
 
+def test_a_part_of_the_training_images_leaves_the_other_splits_whole(tmp_path: Path, data_dir: Path) -> None:
+    part, whole = (Run(resolve(config(data_dir, train_examples=count))).task for count in (10, None))
+    names = [[task.train.name(number) for number in range(len(task.train))] for task in (part, whole)]
+    assert set(names[0]) < set(names[1])
+    assert sorted(torch.bincount(torch.from_numpy(part.train.label)).tolist()) == [3, 3, 4]
+    assert [len(part.held[name]) for name in ("val", "test")] == [12, 12]
+    assert train(config(data_dir, train_examples=10), tmp_path / "run")["final"]["epoch"] == 9
+
+
 def test_images_that_do_not_decode_are_counted_in_the_log(tmp_path: Path, data_dir: Path) -> None:
     broken = sorted((data_dir / "imagenet/train/n01").iterdir())[:2]
     for path in broken:
@@ -80,7 +89,9 @@ def test_what_does_not_work_on_streamed_images_is_refused(data_dir: Path) -> Non
     for changes, message in (
         ({"augment": False}, "imagenet is trained on random crops alone"),
         ({"cutout": 8}, "imagenet is trained on random crops alone"),
-        ({"batch_size": 50}, "batch_size=50 is more than the 48 training images of 'imagenet'"),
+        ({"batch_size": 50}, "batch_size=50 is more than the 48 training examples of 'imagenet'"),
+        ({"train_examples": 49}, "train_examples=49: expected between 3, .* and 48, all that are not held out"),
+        ({"train_examples": 2}, "train_examples=2: expected between 3, one for each class of 'imagenet'"),
     ):
         with pytest.raises(ConfigError, match=message):
             Run(resolve(config(data_dir, **changes)))

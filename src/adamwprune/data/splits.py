@@ -29,3 +29,8 @@ def stratified(labels: Tensor, fraction: float, salt: int) -> tuple[Tensor, Tens
     is_held = np.zeros(len(values), dtype=bool)
     is_held[np.concatenate(held)] = True
     return torch.from_numpy(np.flatnonzero(~is_held)), torch.from_numpy(np.flatnonzero(is_held))
+
+
+def sample(labels: Tensor, count: int, salt: int) -> Tensor:
+    """Indices of ``count`` of the examples, in ascending order; every class gives its share of them."""
+    return stratified(labels, count / len(labels), salt)[1]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from adamwprune.training.config import RunConfig
+from adamwprune.training.config import RunConfig, known
 from adamwprune.training.errors import ConfigError
 from adamwprune.training.schedule import LR_SCHEDULES
 
@@ -55,6 +55,7 @@ RANGES: dict[str, tuple[Test, str]] = {
     "spam_zscore": NOT_NEGATIVE,
     "threads": COUNT_OR_ZERO,
     "val_fraction": (lambda x: 0 < x < 1, "a share of the training examples, in (0, 1)"),
+    "train_examples": COUNT,
     "checkpoint_every": COUNT_OR_ZERO,
     "eval_every": COUNT,
     "eval_steps": COUNT,
@@ -89,4 +90,18 @@ def check_values(config: RunConfig) -> None:
     if config.prune_start is not None and config.prune_end is not None and config.prune_start >= config.prune_end:
         raise ConfigError(
             f"prune_start={config.prune_start!r} must lie before prune_end={config.prune_end!r}, both shares of the run"
+        )
+
+
+def check_train_examples(config: RunConfig, examples: int, classes: int) -> None:
+    """ConfigError where there are not as many ``examples`` for training as the config asks, or too few for a batch."""
+    wanted = examples if config.train_examples is None else config.train_examples
+    if wanted > examples or (wanted < classes and config.train_examples is not None):
+        raise ConfigError(
+            f"train_examples={wanted!r}: expected between {classes}, one for each class of {config.data!r}, and "
+            f"{examples}, all that are not held out for validation; leave it out to train on all of them"
+        )
+    if known(config.batch_size) > wanted:
+        raise ConfigError(
+            f"batch_size={config.batch_size} is more than the {wanted} training examples of {config.data!r}"
         )

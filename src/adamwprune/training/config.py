@@ -104,6 +104,9 @@ class RunConfig:
     parallel: str = option("ddp", "how several ranks share a run: ddp (each holds it) or fsdp (each holds a part)")
     deterministic: bool = option(True, "ask torch for deterministic algorithms")
     val_fraction: float | None = option(None, "share of the training examples held out for validation")
+    train_examples: int | None = option(
+        None, "images to train on, the same of each class for every seed (None: all that are not for validation)"
+    )
     checkpoint_every: int = option(0, "optimizer steps between checkpoints (0: every epoch)", science=False)
     eval_every: int | None = option(None, "epochs between evaluations")
     eval_steps: int | None = option(None, "optimizer steps between evaluations, instead of epochs")

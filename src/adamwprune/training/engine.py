@@ -136,7 +136,9 @@ class Loop:
         if not folder.last.is_file():
             folder.forget_best(outcome.BEST)
             at_once = ranks.share(known(run.config.batch_size)) // run.parts
-            folder.log(f"started {run_name(run.config)}, {run.steps} steps, {at_once} examples at once")
+            part = run.config.train_examples
+            on = "" if part is None else f" on {part} training images"
+            folder.log(f"started {run_name(run.config)}, {run.steps} steps{on}, {at_once} examples at once")
             return cls(run, folder, on_progress, folder.records(folder.metrics), folder.records(folder.memory))
         saved = checkpoint.load(folder.last, folder.run_id)
         run.restore(saved["run"])

@@ -25,7 +25,7 @@ VERSION = 1
 
 
 #: What is hashed only where it is otherwise: runs that do not use it are those of the time before it was there.
-USUAL = {"ranks": 1, "micro_batch": None, "parallel": "ddp"}
+USUAL = {"ranks": 1, "micro_batch": None, "parallel": "ddp", "train_examples": None}
 
 
 def identity(resolved: RunConfig, data_checksum: str) -> dict[str, Any]:
@@ -74,7 +74,8 @@ def run_name(resolved: RunConfig) -> str:
         )
         method = "_".join([method, *(str(value) for value, default in choices if value != default)])
         method += f"-{100 * (resolved.target_sparsity or 0):.6g}"
-    return f"{model}-{resolved.data}-{optimizer}-{method}-s{resolved.seed}"
+    data_set = resolved.data if resolved.train_examples is None else f"{resolved.data}_{resolved.train_examples}"
+    return f"{model}-{data_set}-{optimizer}-{method}-s{resolved.seed}"
 
 
 def environment(resolved: RunConfig) -> dict[str, Any]:

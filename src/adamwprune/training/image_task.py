@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from adamwprune import data
-from adamwprune.data.splits import stratified
+from adamwprune.data.splits import sample, stratified
 from adamwprune.training import ranks
 from adamwprune.training.batches import Epoch, Normalizer, seed_of, steps_per_epoch
+from adamwprune.training.checks import check_train_examples
 from adamwprune.training.config import RunConfig, known
 from adamwprune.training.epochs import Epochwise
 from adamwprune.training.errors import ConfigError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Tells the validation split from the other splits of a data set.
 VALIDATION_SALT = 10
+#: Tells the part that is trained on from the splits.
+TRAINING_SALT = 11
 
 #: Images in a batch of evaluation.
 IMAGES = 500
@@ -69,7 +72,7 @@ class Images(_Classified[Epoch]):
         self.shape = data.images(known(config.data))
         self.classes = self.shape.classes
         dataset = data.load(self.shape.name, config.data_dir)
-        kept, held = stratified(dataset.train.labels, known(config.val_fraction), VALIDATION_SALT)
+        kept, held = _split(config, dataset.train.labels, self.classes)
         self.train = dataset.train.take(kept).to(device)
         self.held = {"val": dataset.train.take(held).to(device), "test": dataset.test.to(device)}
         self.normalize = Normalizer.of(self.shape, device)
@@ -115,16 +118,12 @@ class Stream(_Classified["ImageStream"]):
         self.shape = Shape((3, SIZE, SIZE), info.classes)
         self.classes = info.classes
         splits = data.open_stream(info.name, config.data_dir)
-        kept, held = stratified(torch.from_numpy(splits.train.label), known(config.val_fraction), VALIDATION_SALT)
+        kept, held = _split(config, torch.from_numpy(splits.train.label), self.classes)
         self.train = _part(splits.train, kept)
         self.held = {"val": _part(splits.train, held), "test": splits.test}
         self.normalize = Normalizer.of(info, device)
         self.units_per_step = known(config.batch_size)
         self.steps_per_epoch = steps_per_epoch(len(self.train), self.units_per_step)
-        if self.steps_per_epoch < 1:
-            raise ConfigError(
-                f"batch_size={config.batch_size} is more than the {len(self.train)} training images of {info.name!r}"
-            )
         self.example = torch.zeros(self.shape.shape, device=device)
         #: Why each image that did not decode did not; another one stood in for it.
         self.broken: dict[str, str] = {}
@@ -155,6 +154,15 @@ class Stream(_Classified["ImageStream"]):
         )
         stream.broken = self.broken
         return stream
+
+
+def _split(config: RunConfig, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Which training examples are trained on and which are for validation, whatever the seed."""
+    kept, held = stratified(labels, known(config.val_fraction), VALIDATION_SALT)
+    check_train_examples(config, len(kept), classes)
+    if config.train_examples is not None:
+        kept = kept[sample(labels[kept], config.train_examples, TRAINING_SALT)]
+    return kept, held
 
 
 def _part(index: Index, numbers: Tensor) -> Index:

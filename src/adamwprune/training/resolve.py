@@ -15,7 +15,7 @@ from adamwprune.data.splits import held_out
 from adamwprune.prune import ALIASES, AUTO_SCORE, SCORES, STATE_FAMILY, Prune, canonical_score
 from adamwprune.training import device, ranks
 from adamwprune.training.batches import parts_of, steps_per_epoch
-from adamwprune.training.checks import AUTO, check_values
+from adamwprune.training.checks import AUTO, check_train_examples, check_values
 from adamwprune.training.config import BASES, METHODS, OPTIMIZERS, PARALLEL, RunConfig, known
 from adamwprune.training.errors import ConfigError
 from adamwprune.training.optimizer import family, prune_settings, spam_settings
@@ -33,7 +33,7 @@ PRUNE_FIELDS = ("score", "target_sparsity", "prune_every", *(f.name for f in dat
 EITHER = (("epochs", "iterations"), ("eval_every", "eval_steps"))
 #: Fields that only networks for one kind of input read.
 ONLY_FOR = {
-    "image": ("augment", "cutout", "channels_last"),
+    "image": ("augment", "cutout", "channels_last", "train_examples"),
     "tokens": ("context", "dropout", "eval_tokens", "activation_checkpointing"),
 }
 SPAM_FIELDS = ("spam_theta", "spam_interval", "spam_warmup", "spam_min_age", "spam_zscore")
@@ -67,11 +67,11 @@ def _resolve(config: RunConfig) -> RunConfig:
     config = _fill(config, _training_fields(config, recipe))
     config = config.replace(context=config.context or model.context)
     check_values(config)
+    _check_examples(config)
     config = _in_parts(config)
     config = _fill_family(config, recipe)
     config = _fill(config, _spam_fields(config)) if family(config) == "adamwspam" else config
     config = _fill_pruning(config) if config.pruning_method != "none" else config.replace(target_sparsity=0.0)
-    total_steps(config)  # raises where there would be none
     spam_settings(config)  # raises where its steps do not fit together
     return config
 
@@ -80,14 +80,20 @@ def total_steps(config: RunConfig) -> int:
     """Optimizer steps of a run whose training fields are resolved."""
     if config.iterations is not None:
         return config.iterations
-    examples = data.images(known(config.data)).examples
-    training = examples - held_out(examples, known(config.val_fraction))
-    steps = steps_per_epoch(training, known(config.batch_size))
-    if steps == 0:
-        raise ConfigError(
-            f"batch_size={config.batch_size} is more than the {training} training examples of {config.data!r}"
-        )
-    return known(config.epochs) * steps
+    examples = config.train_examples or _not_held_out(config, data.images(known(config.data)))
+    return known(config.epochs) * steps_per_epoch(examples, known(config.batch_size))
+
+
+def _not_held_out(config: RunConfig, info: data.DatasetInfo) -> int:
+    """How many training examples the validation split leaves."""
+    return info.examples - held_out(info.examples, known(config.val_fraction))
+
+
+def _check_examples(config: RunConfig) -> None:
+    """Refuse more images than there are. Those of streamed sets are counted when the run begins."""
+    info = data.find(known(config.data))
+    if isinstance(info, data.DatasetInfo):
+        check_train_examples(config, _not_held_out(config, info), info.classes)
 
 
 def _check_choices(config: RunConfig) -> None:
