@@ -21,6 +21,8 @@ from torch.distributed.tensor import DTensor
 
 import adamwprune as ap
 
+OTHERS = {"AdamW": torch.optim.AdamW, "SGD": torch.optim.SGD, "RMSprop": torch.optim.RMSprop}
+
 
 def make(settings, plain=False):
     """A model that the ranks share, and its optimizer."""
@@ -36,9 +38,10 @@ def make(settings, plain=False):
 
 
 def single(model, settings):
-    if settings.get("attached"):
-        optimizer = torch.optim.AdamW(model.named_parameters(), lr=0.01)
-        ap.attach(optimizer, prune())
+    if "attached" in settings:
+        settings = dict(settings)
+        optimizer = OTHERS[settings.pop("attached")](model.named_parameters(), lr=0.01)
+        ap.attach(optimizer, prune(**settings))
         return optimizer
     return ap.AdamWPrune(model.named_parameters(), lr=0.01, prune=prune(**settings))
 
@@ -121,8 +124,12 @@ CASES = [
     ({}, False),
     ({}, True),
     ({"score": "movement"}, False),
-    ({"attached": True}, False),
-    ({"attached": True}, True),
+    ({"score": "movement"}, True),
+    ({"attached": "AdamW"}, False),
+    ({"attached": "AdamW"}, True),
+    ({"attached": "SGD", "score": "movement"}, False),
+    ({"attached": "SGD", "score": "movement"}, True),
+    ({"attached": "RMSprop", "score": "magnitude"}, True),
 ]
 
 
@@ -136,6 +143,28 @@ def test_two_ranks_save_and_one_or_three_load(ranks, tmp_path, settings, flatten
 def test_plain_adamw_loads_it(ranks, tmp_path):
     ranks(2, save, str(tmp_path), {}, False)
     ranks(3, load_plain, str(tmp_path))
+
+
+def load_whole(rank, folder, settings):
+    """One process that spreads nothing takes the checkpoint of ranks that did."""
+    model = mlp()
+    optimizer = single(model, settings)
+    loaded = state_dict(model, optimizer, flatten=True)
+    dcp.load(loaded, checkpoint_id=folder)
+    set_model_state_dict(model, loaded["model"])
+    options = StateDictOptions(flatten_optimizer_state_dict=True)
+    set_optimizer_state_dict(model, optimizer, loaded["optimizer"], options=options)
+    other = mlp()
+    reference = single(other, settings)
+    train(other, reference, 1, 14)
+    train(model, optimizer, 8, 14)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("settings", [{}, {"attached": "SGD", "score": "movement"}], ids=["ours", "SGD"])
+def test_one_process_without_shards_loads_it(ranks, tmp_path, settings):
+    ranks(2, save, str(tmp_path), settings, True)
+    ranks(1, load_whole, str(tmp_path), settings)
 
 
 def probe(rank):

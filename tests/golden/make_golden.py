@@ -47,7 +47,7 @@ def adamwprune(model: torch.nn.Module) -> torch.optim.Optimizer:
 
 
 def attached(model: torch.nn.Module) -> torch.optim.Optimizer:
-    """SGD, whose masks travel as bits, with a movement buffer."""
+    """SGD, whose masks travel as bytes (packed bits at first), with a movement buffer."""
     optimizer = torch.optim.SGD(model.named_parameters(), lr=0.01, momentum=0.9)
     attach(optimizer, Prune(sparsity=0.5, total_steps=20, score="movement"))
     return optimizer

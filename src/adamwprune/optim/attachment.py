@@ -10,6 +10,7 @@ from torch import Tensor
 
 from adamwprune.optim import checkpoint
 from adamwprune.optim.adam import AdamFamily, is_probe
+from adamwprune.optim.places import keeps_state
 from adamwprune.optim.pruner import Pruner
 from adamwprune.optim.record import Loaded
 from adamwprune.prune.config import Prune
@@ -41,7 +42,7 @@ def attach(optimizer: torch.optim.Optimizer, prune: Prune) -> Pruner:
             "AdamWPrune(..., prune=Prune(...)) instead of attach"
         )
     pruner = Pruner(optimizer, prune, compact=False)
-    if prune.sparsity and pruner.uses_moments and "betas" not in optimizer.defaults and not optimizer.state:
+    if prune.sparsity and pruner.uses_moments and "betas" not in optimizer.defaults and not keeps_state(optimizer):
         raise ValueError(
             f"score {prune.score!r} (distribution {prune.distribution!r}) ranks by Adam's moments, and "
             f"{type(optimizer).__name__} keeps none: use score magnitude, movement, taylor, lamp or random, or an "
@@ -53,16 +54,17 @@ def attach(optimizer: torch.optim.Optimizer, prune: Prune) -> Pruner:
 
 
 def _register_hooks(optimizer: torch.optim.Optimizer, pruner: Pruner) -> None:
-    counted = True
+    counted, skipped = True, False
     loaded = Loaded()
 
     def gradients_are_there(opt: torch.optim.Optimizer) -> None:
-        nonlocal counted
+        nonlocal counted, skipped
         # A fused optimizer under GradScaler is handed scaled gradients, and skips the step itself.
         found_inf: Tensor | None = getattr(opt, "found_inf", None)
         grad_scale: Tensor | None = getattr(opt, "grad_scale", None)
-        counted = not is_probe(opt) and (found_inf is None or not bool(found_inf))
-        if counted:
+        skipped = found_inf is not None and bool(found_inf)
+        counted = not is_probe(opt) and not skipped
+        if not skipped:
             pruner.before_step(1.0 if grad_scale is None else float(grad_scale))
 
     def before_step(opt: torch.optim.Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
@@ -80,7 +82,8 @@ def _register_hooks(optimizer: torch.optim.Optimizer, pruner: Pruner) -> None:
         return args[:1], {**kwargs, "closure": closure_then_mask}
 
     def after_step(opt: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        pruner.after_step(counted=counted)
+        if not skipped:
+            pruner.after_step(counted=counted)
 
     def after_state_dict(opt: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
         checkpoint.export(state_dict, opt, pruner)

@@ -6,7 +6,8 @@ non-negative terms is never -0.0. The sign survives every cast between floating 
 resharding, and torch's AdamW trains on from it (its first step turns the marks into +0.0). A plain ``prune`` record in
 each parameter group tells how many weights the marks must name, so that lost marks are noticed.
 
-An optimizer that is attached to may keep no ``exp_avg_sq``; its masks travel as packed bits, ``prune_mask``.
+An optimizer that is attached to may keep no ``exp_avg_sq``; its masks travel as ``prune_mask``, a byte a weight, which
+can be spread over ranks as the weight is.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from adamwprune.kernels.reference import expand
 from adamwprune.optim.forms import Form, spread_units
 from adamwprune.optim.groups import parameters
 from adamwprune.optim.layout import PER_WEIGHT, decoded
+from adamwprune.optim.places import MASK, MOVEMENT
 from adamwprune.optim.pruner import Pruner
 from adamwprune.optim.record import Loaded
 from adamwprune.optim.slots import Slot
 from adamwprune.prune.masks import Mask
-from adamwprune.prune.shards import like, local, ranks_of, shard
+from adamwprune.prune.shards import like, local, ranks_of
 
 #: Entries of a parameter's state that are ours, and that torch would cast to the weight's dtype on loading.
-_OURS = ("prune_mask", "prune_movement", formats.CORRECTION, *formats.UNITS.values())
+_OURS = (MASK, MOVEMENT, formats.CORRECTION, *formats.UNITS.values())
 
 
 def export(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: Pruner | None) -> None:
@@ -38,10 +40,14 @@ def export(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner:
             saved["prune"] = pruner.record(number)
         for p, key in zip(group["params"], saved["params"], strict=True):
             slot = pruner.slots.get(p) if pruner is not None else None
-            masked = slot is not None and (slot.mask is not None or slot.movement is not None)
-            if masked or formats.Units.of(state_dict["state"].get(key, {})) is not None:
-                entry = dict(state_dict["state"].get(key, {}))
-                state_dict["state"][key] = _export_entry(entry, slot or Slot("", p, number))
+            live = state_dict["state"].get(key, {})
+            masked = slot is not None and (slot.mask is not None or slot.movement is not None or MASK in live)
+            if masked or formats.Units.of(live) is not None:
+                state_dict["state"][key] = _export_entry(dict(live), slot or Slot("", p, number))
+    if any(MASK in entry for entry in state_dict["state"].values()):
+        # torch.distributed.checkpoint wants an entry for each tensor or for none, and plain SGD has none for biases.
+        for key in parameters(state_dict["param_groups"]):
+            state_dict["state"].setdefault(key, {})
 
 
 def _export_entry(entry: dict[str, Any], slot: Slot) -> dict[str, Any]:
@@ -57,8 +63,10 @@ def _export_entry(entry: dict[str, Any], slot: Slot) -> dict[str, Any]:
             entry[unit] = spread_units(entry[unit], weight)
     if slot.movement is not None:
         movement = slot.movement.view(shape).clone() if stored is None else expand(slot.movement, stored, shape)
-        entry["prune_movement"] = like(movement, weight)
+        entry[MOVEMENT] = like(movement, weight)
     if mask is None:
+        if MASK in entry:
+            entry[MASK] = like(torch.ones(shape, dtype=torch.uint8, device=local(weight).device), weight)
         return entry
     if stored is not None:
         for name in PER_WEIGHT:
@@ -67,10 +75,8 @@ def _export_entry(entry: dict[str, Any], slot: Slot) -> dict[str, Any]:
                 entry[name] = like(expand(entry[name], stored, shape, fill), weight)
     elif "exp_avg_sq" in entry:
         entry["exp_avg_sq"] = like(local(entry["exp_avg_sq"]).masked_fill(~mask.to_bool(shape), -0.0), weight)
-    elif shard(weight) is None:
-        entry["prune_mask"] = mask.bits.clone()
-    else:  # packed bits of rows cannot be spread anew over other ranks
-        entry["prune_mask"] = like(mask.to_bool(shape).to(torch.uint8), weight)
+    else:
+        entry[MASK] = like(mask.to_bool(shape).to(torch.uint8), weight)
     return entry
 
 
@@ -102,14 +108,14 @@ def read(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: P
                 _check_scope(name, p, pruner)
                 found += masks[p].masked + masks[p].elsewhere
                 loaded.masks[p] = masks[p]
-            if "prune_movement" in entry and p in pruner.slots:
-                loaded.movement[p] = _read_movement(name, entry["prune_movement"], p)
+            if p in pruner.slots and MOVEMENT in entry and entry[MOVEMENT].numel():
+                loaded.movement[p] = _read_movement(name, entry[MOVEMENT], p)
         _check_record(record, found, len(loaded.movement) - buffers, pruner)
     return loaded
 
 
 def _read_movement(name: str, movement: Tensor, p: Tensor) -> Tensor:
-    _check_shape("prune_movement", name, movement, p)
+    _check_shape(MOVEMENT, name, movement, p)
     return local(movement).reshape(-1).to(p.device, torch.float32, copy=True)
 
 
@@ -135,16 +141,16 @@ def _read_masks(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pr
 
 
 def _read_mask(entry: dict[str, Any], p: Tensor) -> Mask | None:
-    marks = entry.get("prune_mask", entry.get("exp_avg_sq"))
+    marks = entry.get(MASK, entry.get("exp_avg_sq"))
     if not isinstance(marks, Tensor):
         return None
-    if "prune_mask" in entry and marks.dim() == 1:
+    if MASK in entry and marks.dim() == 1 and marks.numel():  # as earlier releases saved them
         return Mask.from_bits(marks, p.numel())
     if marks.shape != p.shape:
         return None
     _check_spread(marks, p)
     marks = local(marks)
-    return Mask.from_bool(marks != 0 if "prune_mask" in entry else ~((marks == 0) & marks.signbit()))
+    return Mask.from_bool(marks != 0 if MASK in entry else ~((marks == 0) & marks.signbit()))
 
 
 def _check_record(record: dict[str, Any], found: int, buffers: int, pruner: Pruner) -> None:
@@ -210,8 +216,7 @@ def without_ours(state_dict: dict[str, Any]) -> dict[str, Any]:
         for key, entry in state_dict["state"].items()
     }
     # An entry that held nothing but ours belongs to an optimizer that keeps no state of its own.
-    kept = {key: entry for key, entry in state.items() if entry or not state_dict["state"][key]}
-    return {**state_dict, "state": kept}
+    return {**state_dict, "state": {key: entry for key, entry in state.items() if entry}}
 
 
 def restore_forms(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, form: Form) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from adamwprune import kernels
-from adamwprune.optim import account, gradients
+from adamwprune.optim import account, gradients, places
 from adamwprune.optim.copies import Copies, mask_once
 from adamwprune.optim.groups import parameters
 from adamwprune.optim.layout import PER_WEIGHT, take_mask
@@ -148,12 +148,19 @@ class Pruner:
         if not self.compact:
             for slot in self.slots.values():
                 self._enforce_zeros(slot)
+        for p, slot in self.slots.items():
+            if p.grad is not None or self.optimizer.state.get(p):
+                self._hold_places(slot)
         if counted:
             self.step += 1
             if self.due(self.step):
                 self.update()
             for slot in self.slots.values():
                 slot.exchange = None
+
+    def _hold_places(self, slot: Slot) -> None:
+        if self.prune.sparsity:
+            places.hold(self.optimizer.state[slot.weight], slot, marked=self.owns_step)
 
     def due(self, step: int) -> bool:
         """Whether the masks are to be updated at the end of a step."""
@@ -251,6 +258,9 @@ class Pruner:
             # torch's state may still be the checkpoint's own tensors, which are not ours to change: take copies.
             state.update({name: state[name].clone() for name in PER_WEIGHT if name in state})
             take_mask(slot, state, loaded.masks[p].to(p.device))
+        for p, slot in self.slots.items():
+            if self.optimizer.state.get(p):
+                self._hold_places(slot)
         self._unverified = bool(loaded.masks)
         self._copies.mask(self.slots.values())
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from adamwprune import kernels
 from adamwprune.kernels import formats
+from adamwprune.optim import places
 from adamwprune.optim.slots import Slot
 from adamwprune.prune.shards import local, local_gradient, shard
 from adamwprune.prune.slices import View
@@ -37,13 +38,13 @@ def obstacle(pruner: Pruner, slot: Slot) -> str | None:
 
 def _has_state(pruner: Pruner, slot: Slot) -> bool:
     """Whether the tensor took part in a step; an attached optimizer that keeps no state at all cannot tell."""
-    state = pruner.optimizer.state
-    return bool(state.get(slot.weight)) or not (pruner.compact or any(state.values()))
+    own = bool(places.without(pruner.optimizer.state.get(slot.weight, {})))
+    return own or not (pruner.compact or places.keeps_state(pruner.optimizer))
 
 
 def _has_moments(pruner: Pruner, slot: Slot) -> bool:
     optimizer = pruner.optimizer
-    state = optimizer.state.get(slot.weight, {})
+    state = places.without(optimizer.state.get(slot.weight, {}))
     if state and ("exp_avg" not in state or "exp_avg_sq" not in state):
         raise ValueError(
             f"score {pruner.prune.score!r} needs exp_avg and exp_avg_sq, and {type(optimizer).__name__} keeps "
