@@ -148,9 +148,9 @@ def test_sizes_of_the_presets() -> None:
         # A dense row, and magnitude and state at three sparsities; times three seeds.
         **dict.fromkeys(("resnet20", "gpt2-tiny", "gpt2-shakespeare"), 3 * (1 + 2 * 3)),
         **dict.fromkeys(("resnet18", "resnet50"), 3 * (2 + 2 * 3)),
-        # Small dense networks beside a dense row, magnitude and state; movement in the two that are not MNIST's.
+        # Small dense networks beside a dense row, magnitude and state; movement in those that are not MNIST's.
         "mnist-sparse": 3 * (1 + 2 + 2 * 2),
-        **dict.fromkeys(("shakespeare-short", "cifar10-short"), 3 * (1 + 1 + 3)),
+        **dict.fromkeys(("shakespeare-short", "cifar10-short", "resnet18-subset"), 3 * (1 + 1 + 3)),
         "wikipedia-short": 3 * (1 + 2 * 2),
         "resnet50-original": 3 * (1 + 2 * 3),
         "gpt2": 3,
