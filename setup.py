@@ -12,7 +12,7 @@ setup(
             ],
             depends=[
                 f"src/adamwprune/kernels/csrc/{name}.h"
-                for name in ("adamw", "block", "coded512", "formats", "generic", "lanes", "scores", "select")
+                for name in ("adamw", "block", "coded512", "filters", "formats", "generic", "lanes", "scores", "select")
             ],
             # Contraction would add multiply-adds that the other instruction sets do not have, and change bits.
             extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"],

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -98,22 +99,64 @@ def test_threads_do_not_change_a_bit():
     assert all(torch.equal(a, b) for a, b in zip(results(jobs[0]), results(jobs[1]), strict=True))
 
 
-def test_weights_that_are_not_row_major():
-    shape = (6, 10, 3, 3)
+#: As convolutions make them in one, two and three dimensions; small, with more than a block to a filter, and odd.
+FILTERS = ((6, 10, 3, 3), (2, 200, 3, 3), (1, 1100, 2), (37, 3, 5, 7), (3, 5, 2, 3, 4), (1500, 2, 1, 2))
+
+
+def channels_last(x):
+    """The same values, with channels next to each other in memory."""
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", FILTERS)
+@pytest.mark.parametrize("strided", [("weight", "grad"), ("weight",), ("grad",)], ids=" ".join)
+def test_filters_in_channels_last_step_as_row_major_ones(shape, dtype, name, strided):
+    weight, grad, state, mask, _ = problem(math.prod(shape), 0.5, dtype)
+    tensors = {"weight": weight.view(shape), "grad": grad.view(shape)}
+    plain = compact_job(*(x.clone() for x in tensors.values()), state, mask, hyper())
+    tensors |= {key: channels_last(tensors[key]) for key in strided}
+    moved = Job(**tensors, state={key: x.clone() for key, x in plain.state.items()}, **shared(plain))
+    strides = {key: x.stride() for key, x in tensors.items()}
+    for _ in range(2):
+        native.step([plain], name)
+        native.step([moved], name)
+    assert {key: getattr(moved, key).stride() for key in tensors} == strides
+    assert torch.equal(plain.weight, moved.weight)
+    assert torch.equal(plain.grad, moved.grad)
+    assert all(torch.equal(x, moved.state[key]) for key, x in plain.state.items())
+
+
+def shared(job):
+    """What a job on the same values in another order has in common."""
+    return {key: getattr(job, key) for key in ("step", "mask", "hyper", "theta")}
+
+
+def test_weights_in_any_other_order_are_copied():
     weight, grad, state, mask, _ = problem(540, 0.5)
-    plain = compact_job(weight.view(shape), grad.view(shape), state, mask, hyper())
-    strided = Job(
-        weight.view(shape).to(memory_format=torch.channels_last, copy=True),
-        grad.view(shape).to(memory_format=torch.channels_last),
-        {name: x.clone() for name, x in plain.state.items()},
-        plain.step,
-        mask,
-        plain.hyper,
-    )
+    plain = compact_job(weight.view(6, 90), grad.view(6, 90), state, mask, hyper())
+    moved = Job(
+        weight.view(6, 90).t().contiguous().t(), grad.view(6, 90).t().contiguous().t(),
+        {key: x.clone() for key, x in plain.state.items()}, **shared(plain),
+    )  # fmt: skip
     native.step([plain])
-    native.step([strided])
-    assert strided.weight.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(plain.weight, strided.weight)
+    native.step([moved])
+    assert moved.weight.stride() == (1, 6)
+    assert torch.equal(plain.weight, moved.weight)
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", FILTERS)
+def test_filters_in_channels_last_are_masked_and_measured_as_row_major_ones(shape, dtype, name):
+    _, grad, _, mask, keep = problem(math.prod(shape), 0.7, dtype)
+    plain, moved = grad.view(shape).clone(), channels_last(grad.view(shape))
+    strides = moved.stride()
+    assert native.kept_square_sum(moved, mask, name) == native.kept_square_sum(plain, mask, name)
+    native.zero_masked(moved, mask, name)
+    assert moved.stride() == strides
+    assert torch.equal(moved, plain.masked_fill(~keep.view(shape), 0))
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -19,7 +19,7 @@ from lab import (
 )
 from oracle import MaskedAdam
 
-from adamwprune import AdamWPrune, Spam
+from adamwprune import AdamWPrune, Spam, clip_grad_norm_
 from adamwprune.kernels import Hyper, Job, reference
 from adamwprune.optim.slots import COMPACT_BELOW
 from adamwprune.prune.masks import Mask
@@ -144,3 +144,29 @@ def test_a_dense_masked_job_is_torchs_adam_with_zeros(scale, decoupled):
     assert torch.equal(weight, expected.detach())
     assert torch.equal(grad, given)
     assert all(torch.equal(state[name], plain.state[expected][name]) for name in reference.MOMENTS)
+
+
+@pytest.mark.parametrize("mask_grads", [True, False])
+def test_filters_in_channels_last_train_as_row_major_ones(mask_grads):
+    """Steps, masks and clipping: the order in memory changes no bit and stays as it is, also if it changes midway."""
+    runs = []
+    for change in (None, 0, 5):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 40, 3), torch.nn.Conv2d(40, 24, 3))
+        settings = prune(**RAMP, score="magnitude", mask_grads=mask_grads)
+        optimizer = AdamWPrune(model.named_parameters(), lr=0.01, weight_decay=0.1, prune=settings)
+        generator, norms = torch.Generator().manual_seed(1), []
+        for step in range(14):
+            if step == change:
+                model.to(memory_format=torch.channels_last)
+            optimizer.zero_grad()
+            for p in model.parameters():
+                (p * torch.randn(p.shape, generator=generator)).sum().backward()
+            if optimizer.pruner.sparsity and not mask_grads:  # else the norm is torch's own, in memory's order
+                norms.append(clip_grad_norm_(optimizer, 1.0))
+            optimizer.step()
+        assert model[1].weight.is_contiguous() == (change is None)
+        assert optimizer.pruner.at_target
+        runs.append([*(p.detach() for p in model.parameters()), *norms])
+    for run in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], run, strict=True))

@@ -91,6 +91,12 @@ def _fast(device_type: str) -> ModuleType | None:
     return native if name == "native" else None
 
 
+def _reads(fast: ModuleType, tensor: Tensor) -> bool:
+    """Whether a device's kernels take a tensor in the order in which it lies in memory."""
+    in_place = fast is native and native.filters(tensor) is not None and tensor.dtype in FLOATS
+    return tensor.is_contiguous() or in_place
+
+
 def backend_of(weight: Tensor) -> str:
     """Name of the kernels that step a tensor's kept weights; types that fast ones do not know are the reference's."""
     fast = _fast(weight.device.type)
@@ -158,7 +164,7 @@ def zero_masked(tensor: Tensor, mask: Mask) -> None:
     """Set the masked entries of a tensor of the parameter's shape to zero, in place."""
     tensor = local(tensor)
     fast = _fast(tensor.device.type)
-    if fast is not None and tensor.is_contiguous():
+    if fast is not None and _reads(fast, tensor):
         fast.zero_masked(tensor, mask)
     else:
         reference.zero_masked(tensor, mask)
@@ -167,7 +173,7 @@ def zero_masked(tensor: Tensor, mask: Mask) -> None:
 def kept_square_sum(grad: Tensor, mask: Mask) -> Tensor:
     """Sum of the squares of a gradient's kept entries, a float64 scalar."""
     fast = _fast(grad.device.type)
-    if fast is not None and grad.is_contiguous() and grad.dtype in FLOATS:
+    if fast is not None and _reads(fast, grad) and grad.dtype in FLOATS:
         return torch.as_tensor(fast.kept_square_sum(grad, mask), dtype=torch.float64)
     return reference.kept_square_sum(grad, mask)
 

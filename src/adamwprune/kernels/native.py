@@ -8,6 +8,7 @@ every step, and splits the work over as many threads as torch would use (the cal
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -29,7 +30,7 @@ from adamwprune.prune.masks import BLOCK, Mask
 INSTRUCTION_SETS = ("scalar", "avx2", "avx512")
 
 #: The interface that this module speaks, `ADAMW_INTERFACE` of csrc/adamw.h.
-_INTERFACE = 3
+_INTERFACE = 4
 
 #: Blocks below which a thread of its own costs more than it saves.
 _LEAST_BLOCKS = 64
@@ -43,6 +44,7 @@ _ADDRESSES = ("weight", "grad", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_
 _TENSOR = np.dtype(
     [(name, np.uint64) for name in (*_ADDRESSES, "correction", "bits", "base")]
     + [("numel", np.int64)]
+    + [(name, np.int32) for name in ("weight_channels", "grad_channels", "taps")]
     + [(f"{name}_type", np.int32) for name in ("weight", "grad", "first", "second")]
     + [("dense_state", np.int32), ("maximize", np.int32), ("number", np.uint32)]
     + [(name, np.float32) for name in ("scale", *StepNumbers._fields)],
@@ -54,6 +56,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "adamw_best_isa": (_I32, []),
     "adamw_step": (None, [_P, _I64, _I64, _I64, _I32]),
     "adamw_zero_masked": (None, [_P, _I32, _P, _I64, _I64, _I32]),
+    "adamw_zero_masked_filters": (None, [_P, _I32, _P, _I64, _I64, _I32, _I32, _I32]),
     "adamw_scores": (_I64, [_P, _I64, _I64, _P, _I32]),
     "adamw_cut_room": (_I64, [_I64]),
     "adamw_cut": (_I32, [_P, _I64, _I64, _I64, _P, _P, _P, _P, _I32]),
@@ -61,6 +64,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "adamw_block_starts": (None, [_P, _I64, _P]),
     "adamw_compact": (None, [_P, _I32, _P, _P, _P, _P, _I64, _I64, _I64, _I64, _P, _I32]),
     "adamw_square_sums": (None, [_P, _I32, _P, _I64, _I64, _I64, _P, _I32]),
+    "adamw_square_sums_filters": (None, [_P, _I32, _P, _I64, _I64, _I64, _I32, _I32, _P, _I32]),
 }
 
 
@@ -105,10 +109,20 @@ def supports(job: Job) -> bool:
     return job.weight.device.type == "cpu" and knows_types(job) and not job.hyper.differentiable
 
 
+def filters(tensor: Tensor) -> tuple[int, int] | None:
+    """How a tensor lies in memory: (0, 1) row-major; (channels, places of a filter) with channels next to each other,
+    as in ``torch.channels_last``; None in another order, which the library does not read."""
+    if tensor.is_contiguous():
+        return 0, 1
+    if tensor.dim() > 2 and tensor.movedim(1, -1).is_contiguous():
+        return tensor.shape[1], math.prod(tensor.shape[2:])
+    return None
+
+
 def step(jobs: Sequence[Job], instruction_set: str | None = None) -> None:
     """Update the kept weights of the jobs' tensors and their compact state, in place."""
-    weights = [job.weight if job.weight.is_contiguous() else job.weight.detach().contiguous() for job in jobs]
-    grads = [job.grad.contiguous() for job in jobs]
+    weights = [job.weight if filters(job.weight) is not None else job.weight.detach().contiguous() for job in jobs]
+    grads = [job.grad if filters(job.grad) is not None else job.grad.contiguous() for job in jobs]
     table = np.array([_describe(*row) for row in zip(jobs, weights, grads, strict=True)], _TENSOR)
     blocks = sum(-(-job.weight.numel() // BLOCK) for job in jobs)
 
@@ -124,26 +138,30 @@ def step(jobs: Sequence[Job], instruction_set: str | None = None) -> None:
 
 
 def zero_masked(tensor: Tensor, mask: Mask, instruction_set: str | None = None) -> None:
-    """Set the masked entries of a row-major CPU tensor of the parameter's shape to zero, in place."""
+    """Set the masked entries of a CPU tensor in an order that :func:`filters` knows to zero, in place."""
     address, size, bits, numel = tensor.data_ptr(), tensor.element_size(), mask.bits.data_ptr(), tensor.numel()
+    channels, taps = filters(tensor) or (0, 1)
+    name, order = ("adamw_zero_masked_filters", (channels, taps)) if channels else ("adamw_zero_masked", ())
 
     def run(first: int, last: int) -> None:
         low, high = first * BLOCK, min(last * BLOCK, numel)
-        call("adamw_zero_masked", address, size, bits, low, high, instruction_set=instruction_set)
+        call(name, address, size, bits, low, high, *order, instruction_set=instruction_set)
 
     _in_threads(-(-numel // BLOCK), run)
     torch.autograd.graph.increment_version(tensor)
 
 
 def kept_square_sum(grad: Tensor, mask: Mask | None, instruction_set: str | None = None) -> float:
-    """Sum of squares of a row-major CPU gradient's kept entries, in float64; the order depends on nothing else."""
+    """Sum of squares of a CPU gradient's kept entries in float64, row-major; the order depends on nothing else."""
     blocks = -(-grad.numel() // BLOCK)
     sums = np.empty(blocks)
     bits = 0 if mask is None else mask.bits.data_ptr()
     what = grad.data_ptr(), TYPES[grad.dtype], bits, grad.numel()
+    channels, taps = filters(grad) or (0, 1)
+    name, order = ("adamw_square_sums_filters", (channels, taps)) if channels else ("adamw_square_sums", ())
 
     def run(first: int, last: int) -> None:
-        call("adamw_square_sums", *what, first, last, sums.ctypes.data, instruction_set=instruction_set)
+        call(name, *what, first, last, *order, sums.ctypes.data, instruction_set=instruction_set)
 
     _in_threads(blocks, run)
     return float(sums.sum())
@@ -206,7 +224,8 @@ def _in_threads(blocks: int, run: Callable[[int, int], None]) -> None:
 
 
 def _describe(job: Job, weight: Tensor, grad: Tensor) -> tuple[float | int, ...]:
-    """A row of the table, of a row-major weight and gradient."""
+    """A row of the table, of a weight and a gradient whose order in memory :func:`filters` knows."""
+    weight_channels, grad_channels = (found[0] if (found := filters(x)) else 0 for x in (weight, grad))
     hyper, state, mask = job.hyper, job.state, job.mask
     first, second, updates = state["exp_avg"], state["exp_avg_sq"], int(job.step) + 1
     coded, correction = first.dtype == torch.int8, state.get(CORRECTION)
@@ -222,6 +241,9 @@ def _describe(job: Job, weight: Tensor, grad: Tensor) -> tuple[float | int, ...]
         0 if mask is None else mask.bits.data_ptr(),
         0 if mask is None or job.dense_state else starts(mask).data_ptr(),
         weight.numel(),
+        weight_channels,
+        grad_channels,
+        math.prod(weight.shape[2:]),
         TYPES[weight.dtype],
         TYPES[grad.dtype],
         TYPES[first.dtype],

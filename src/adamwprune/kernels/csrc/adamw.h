@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* Raised with every change of a structure or a function's arguments. */
-#define ADAMW_INTERFACE 3
+#define ADAMW_INTERFACE 4
 
 #define ADAMW_BLOCK 1024
 
@@ -34,6 +34,9 @@ typedef struct {
     const uint8_t *bits; /* NULL: every weight is kept */
     const int64_t *base;
     int64_t numel;
+    int32_t weight_channels; /* inputs where they lie next to each other in memory (filters.h), 0: row-major */
+    int32_t grad_channels;
+    int32_t taps;
     int32_t weight_type;
     int32_t grad_type;
     int32_t first_type;  /* of exp_avg */

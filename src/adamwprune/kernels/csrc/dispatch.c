@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "adamw.h"
+#include "filters.h"
 
 /* Number of this interface: callers compare it before anything else, so that a stale build is never called. */
 int32_t adamw_interface(void)
@@ -42,6 +43,19 @@ void adamw_zero_masked(void *data, int32_t size, const uint8_t *bits, int64_t fi
     }
 }
 
+/* The same of filters that lie otherwise in memory; `first` is a multiple of ADAMW_BLOCK. */
+void adamw_zero_masked_filters(void *data, int32_t size, const uint8_t *bits, int64_t first, int64_t last,
+                               int32_t channels, int32_t taps, int32_t isa)
+{
+    uint32_t rows[FILTER_ROWS];
+    for (int64_t low = first; low < last; low += FILTER_ROWS) {
+        const int length = (int)(last - low < FILTER_ROWS ? last - low : FILTER_ROWS);
+        rows_of_filters(rows, data, size, low, length, channels, taps);
+        adamw_zero_masked(rows, size, bits + low / 8, 0, length, isa);
+        filters_of_rows(data, rows, size, low, length, channels, taps);
+    }
+}
+
 const adamw_kernels *adamw_kernels_of(int32_t isa)
 {
 #if defined(__x86_64__)
@@ -49,6 +63,44 @@ const adamw_kernels *adamw_kernels_of(int32_t isa)
         return isa == 2 ? &adamw_avx512 : &adamw_avx2;
 #endif
     return &adamw_scalar;
+}
+
+/* Blocks `first` to `last` of a tensor of filters that lie otherwise in memory, a stretch after the other. */
+static void step_filters(const adamw_tensor *tensor, int64_t first, int64_t last, const adamw_kernels *kernels)
+{
+    uint32_t weights[FILTER_ROWS], grads[FILTER_ROWS];
+    const int size = size_of(tensor->weight_type), grad_size = size_of(tensor->grad_type), taps = tensor->taps;
+    for (; first < last; first += FILTER_BLOCKS) {
+        const int64_t stop = last - first < FILTER_BLOCKS ? last : first + FILTER_BLOCKS, low = first * ADAMW_BLOCK;
+        const int length = (int)((stop * ADAMW_BLOCK < tensor->numel ? stop * ADAMW_BLOCK : tensor->numel) - low);
+        adamw_tensor t = *tensor;
+        if (t.weight_channels) {
+            rows_of_filters(weights, t.weight, size, low, length, t.weight_channels, taps);
+            t.weight = origin(weights, size, low);
+        }
+        if (t.grad_channels) {
+            rows_of_filters(grads, t.grad, grad_size, low, length, t.grad_channels, taps);
+            t.grad = origin(grads, grad_size, low);
+        }
+        for (int64_t block = first; block < stop; block++) {
+            if (block + 2 * FILTER_BLOCKS <= last) { /* the next stretch, which memory has in nearly the same place */
+                ask_for_block(tensor->weight, size, block + FILTER_BLOCKS);
+                ask_for_block(tensor->grad, grad_size, block + FILTER_BLOCKS);
+            }
+            kernels->step(&t, block);
+        }
+        if (t.weight_channels)
+            filters_of_rows(tensor->weight, weights, size, low, length, t.weight_channels, taps);
+    }
+}
+
+static void step_blocks(const adamw_tensor *tensor, int64_t first, int64_t last, const adamw_kernels *kernels)
+{
+    if (tensor->weight_channels || tensor->grad_channels)
+        step_filters(tensor, first, last, kernels);
+    else
+        for (int64_t block = first; block < last; block++)
+            kernels->step(tensor, block);
 }
 
 /* Step blocks `first` to `last` of the tensors' blocks, numbered through in order. Threads take disjoint ranges. */
@@ -59,8 +111,7 @@ void adamw_step(const adamw_tensor *tensors, int64_t count, int64_t first, int64
         const int64_t blocks = (tensors[i].numel + ADAMW_BLOCK - 1) / ADAMW_BLOCK;
         const int64_t low = first > start ? first - start : 0;
         const int64_t high = last - start < blocks ? last - start : blocks;
-        for (int64_t block = low; block < high; block++)
-            adamw_kernels_of(isa)->step(&tensors[i], block);
+        step_blocks(&tensors[i], low, high, adamw_kernels_of(isa));
         start += blocks;
     }
 }
@@ -104,4 +155,17 @@ void adamw_square_sums(const void *grad, int32_t type, const uint8_t *bits, int6
                        double *sums, int32_t isa)
 {
     adamw_kernels_of(isa)->square_sums(grad, type, bits, numel, first, last, sums);
+}
+
+/* The same of filters that lie otherwise in memory. */
+void adamw_square_sums_filters(const void *grad, int32_t type, const uint8_t *bits, int64_t numel, int64_t first,
+                               int64_t last, int32_t channels, int32_t taps, double *sums, int32_t isa)
+{
+    uint32_t rows[ADAMW_BLOCK];
+    const int size = size_of(type);
+    for (int64_t block = first; block < last; block++) {
+        const int64_t low = block * ADAMW_BLOCK;
+        rows_of_filters(rows, grad, size, low, block_length(numel, low), channels, taps);
+        adamw_square_sums(origin(rows, size, low), type, bits, numel, block, block + 1, sums, isa);
+    }
 }
