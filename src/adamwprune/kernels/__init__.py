@@ -154,8 +154,8 @@ def compact(entries: Tensor, old: Mask | None, new: Mask) -> Tensor:
     """The entries of ``new``'s kept weights, out of those of ``old``'s (None: of all); ``entries`` are used up."""
     entries = local(entries)
     fast = _fast(entries.device.type)
-    if fast is not None and entries.is_contiguous():
-        compacted: Tensor = fast.compact(entries, old, new)
+    if fast is not None:
+        compacted: Tensor = fast.compact(entries.contiguous(), old, new)
         return compacted
     return reference.compact(entries, old, new)
 

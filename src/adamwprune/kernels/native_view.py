@@ -8,7 +8,7 @@ the radix selection of :mod:`adamwprune.prune.thresholds` does it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -90,12 +90,14 @@ class NativeView(View):
     @staticmethod
     def cuts(views: Sequence[View], score: Score, counts: Sequence[int]) -> list[Cut]:
         """As :meth:`View.cuts`, tensor by tensor on several threads; the pass that finds a cut marks what stays."""
-        rows = [(i, view, view._row(score)) for i, view in enumerate(views) if isinstance(view, NativeView)]
-        rows.sort(key=lambda row: -row[1].weight.numel())
+        ours = [(i, view) for i, view in enumerate(views) if isinstance(view, NativeView)]
+        ours.sort(key=lambda each: -each[1].weight.numel())
         found: dict[int, Cut] = {}
         rooms: list[_Room] = []
 
-        def find(i: int, view: NativeView, row: NDArray[np.void] | None) -> None:
+        def find(i: int, view: NativeView) -> None:
+            view = view._row_major(score)
+            row = view._row(score)
             if row is None:
                 found[i] = view.cut(score, counts[i])
                 return
@@ -107,7 +109,7 @@ class NativeView(View):
             found[i] = view._cut(row, score, counts[i], room, marks)
             rooms.append(room)
 
-        native.each_in_threads([partial(find, *row) for row in rows])
+        native.each_in_threads([partial(find, *each) for each in ours])
         return [found[i] for i in range(len(views))]
 
     @staticmethod
@@ -137,6 +139,20 @@ class NativeView(View):
         marks = torch.zeros(-(-self.weight.numel() // 8), dtype=torch.uint8)
         kept = native.call("adamw_mark", row.ctypes.data, cut.threshold, cut.spare, marks.data_ptr())
         return Mask(marks, self.weight.numel(), kept)
+
+    def _row_major(self, score: Score) -> NativeView:
+        """With copies of what the score needs and lies otherwise in memory, as in ``torch.channels_last``."""
+
+        def copied(x: Tensor | None, need: str) -> Tensor | None:
+            return x.detach().contiguous() if x is not None and need in score.needs else x
+
+        return replace(
+            self,
+            weight=self.weight.detach().contiguous(),
+            grad=copied(self.grad, "g"),
+            exp_avg=copied(self.exp_avg, "m"),
+            exp_avg_sq=copied(self.exp_avg_sq, "v"),
+        )
 
     def _units(self, score: Score) -> Units | None:
         """The units of moments in codes that the score needs."""
