@@ -111,6 +111,7 @@ SCORES: dict[str, tuple[str | Callable[..., Tensor], str]] = {
     "state-lamp-budgets": ("state", "lamp"),
     "state-erk": ("state", "erk"),
     "taylor-global": ("taylor", "global"),
+    "movement-global": ("movement", "global"),
 }
 ARMS = {
     f"{window}/{name}": Arm(WINDOWS[window], score, distribution)
@@ -128,10 +129,25 @@ class Setting:
     every: int
     #: A run in training by seed, pruned or dense.
     train: Callable[[int, ap.Prune | None], Training]
+    #: Whether arms go on with Adam's state, too, and not with the weights alone.
+    keeps_state: bool = True
     #: Globs of the weights that are pruned; None: the library's own rule.
     include: tuple[str, ...] | None = None
     #: Dense networks that a sparse one must beat, by name: fewer blocks, narrower blocks.
     small: Mapping[str, Callable[[int], Training]] = field(default_factory=dict)
+
+
+def save(run: Training, path: Path) -> None:
+    """Write what `load` reads."""
+    torch.save({"model": run.model.state_dict(), "optimizer": run.optimizer.state_dict()}, path)
+
+
+def load(run: Training, path: Path, *, state: bool = True) -> None:
+    """Take up the weights of a checkpoint, and Adam's state unless it is not wanted."""
+    saved = torch.load(path, weights_only=True)
+    run.model.load_state_dict(saved["model"])
+    if state:
+        run.optimizer.load_state_dict(saved["optimizer"])
 
 
 def dense_states(setting: Setting, seed: int, folder: Path) -> tuple[dict[int, Path], dict[str, float]]:
@@ -143,7 +159,7 @@ def dense_states(setting: Setting, seed: int, folder: Path) -> tuple[dict[int, P
         run = setting.train(seed, None)
         for start, stop in zip([0, *starts], [*starts, setting.steps], strict=True):
             if start:
-                torch.save({"model": run.model.state_dict(), "optimizer": run.optimizer.state_dict()}, paths[start])
+                save(run, paths[start])
             run.go(start, stop)
         final.write_text(json.dumps(run.validation()))
     return paths, json.loads(final.read_text())
@@ -166,9 +182,7 @@ def pruned(
         include=setting.include,
     )
     run = setting.train(seed, prune)
-    saved = torch.load(states[start], weights_only=True)
-    run.model.load_state_dict(saved["model"])
-    run.optimizer.load_state_dict(saved["optimizer"])
+    load(run, states[start], state=setting.keeps_state)
     run.go(start, setting.steps)
     assert run.optimizer.pruner is not None
     assert run.optimizer.pruner.at_target
@@ -220,19 +234,30 @@ def run(
                 training.go(0, setting.steps)
                 weights = sum(p.numel() for p in training.model.parameters())
                 results.add(name, 0.0, seed, began, training.validation(), weights=weights)
-        for arm, sparsity in product(arms, sparsities):
-            if results.lacks(arm, sparsity, seed):
-                began = time.perf_counter()
-                reached, tensors = pruned(setting, seed, ARMS[arm], sparsity, states)
-                results.add(arm, sparsity, seed, began, reached, tensors=tensors)
+        prune(setting, results, seed, {name: ARMS[name] for name in arms}, sparsities, states)
 
 
-def options(description: str | None) -> argparse.ArgumentParser:
+def prune(
+    setting: Setting,
+    results: Results,
+    seed: int,
+    arms: Mapping[str, Arm],
+    sparsities: Sequence[float],
+    states: Mapping[int, Path],
+) -> None:
+    """Every arm at every sparsity that is not there yet, of one seed."""
+    for (name, arm), sparsity in product(arms.items(), sparsities):
+        if results.lacks(name, sparsity, seed):
+            began = time.perf_counter()
+            reached, tensors = pruned(setting, seed, arm, sparsity, states)
+            results.add(name, sparsity, seed, began, reached, tensors=tensors)
+
+
+def options(description: str | None, arms: Iterable[str] = ARMS) -> argparse.ArgumentParser:
     """The options that every experiment has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True, help="file of rows, one a run; states lie beside it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[*CHOOSING])
-    parser.add_argument("--arms", nargs="+", default=[], choices=ARMS, metavar="WINDOW/SCORE")
+    parser.add_argument("--arms", nargs="+", default=[], choices=arms, metavar="ARM")
     parser.add_argument("--sparsities", type=float, nargs="+", default=[0.8])
-    parser.add_argument("--small", nargs="+", default=[], metavar="NAME", help="dense networks with fewer weights")
     return parser

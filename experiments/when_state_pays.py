@@ -10,6 +10,7 @@ warm-up, cosine to a tenth, clipping at 1, bf16 autocast. Pruned: the blocks' fo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -54,11 +55,14 @@ class Characters(branching.Training):
         rows = self.train[at + torch.arange(LENGTH + 1)].long()
         with torch.autocast("cpu", torch.bfloat16):
             logits = self.model(rows[:, :-1])
-        loss = functional.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
-        loss.backward()
+        self.loss(logits.float().flatten(0, 1), rows).backward()
         ap.clip_grad_norm_(self.optimizer, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+    def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """What a step descends: nats per byte of a batch."""
+        return functional.cross_entropy(logits, rows[:, 1:].flatten())
 
     @torch.no_grad()
     def validation(self) -> dict[str, float]:
@@ -85,22 +89,31 @@ def small_shapes() -> dict[str, Shape]:
     return shapes
 
 
+def read(path: Path) -> Tensor:
+    """The bytes of a text."""
+    return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+
+
+def setting(text: Tensor, kind: Callable[..., Characters] = Characters) -> branching.Setting:
+    """The experiment on a text, trained in the way of ``kind``."""
+    return branching.Setting(
+        steps=STEPS,
+        every=20,
+        train=lambda seed, prune: kind(text, seed, prune=prune),
+        include=MATRICES,
+        small={name: partial(Characters, text, shape=shape) for name, shape in small_shapes().items()},
+    )
+
+
 def main() -> None:
     """Run what is asked for and not there yet."""
     parser = branching.options(__doc__)
     parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--small", nargs="+", default=[], metavar="NAME", help="dense networks with fewer weights")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    text = torch.frombuffer(bytearray(options.text.read_bytes()), dtype=torch.uint8)
-    setting = branching.Setting(
-        steps=STEPS,
-        every=20,
-        train=lambda seed, prune: Characters(text, seed, prune=prune),
-        include=MATRICES,
-        small={name: partial(Characters, text, shape=shape) for name, shape in small_shapes().items()},
-    )
     results = branching.Results(options.results)
-    branching.run(setting, results, options.seeds, options.arms, options.sparsities, options.small)
+    branching.run(setting(read(options.text)), results, options.seeds, options.arms, options.sparsities, options.small)
 
 
 if __name__ == "__main__":

@@ -103,24 +103,36 @@ class Images(branching.Training, Epochwise[Epoch]):
         return {"loss": loss / len(self.val), "accuracy": 100 * right / len(self.val)}
 
 
-def main() -> None:
-    """Run what is asked for and not there yet."""
-    parser = branching.options(__doc__)
-    parser.add_argument("--network", choices=RECIPES, required=True)
-    parser.add_argument("--data-dir", type=Path, required=True)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    recipe = RECIPES[options.network]
-    everything = load(recipe.data, options.data_dir).train
+def setting(network: str, data_dir: Path) -> branching.Setting:
+    """The experiment on a network's images."""
+    recipe = RECIPES[network]
+    everything = load(recipe.data, data_dir).train
     train, val = map(everything.take, stratified(everything.labels, 0.2, salt=0))
-    setting = branching.Setting(
+    return branching.Setting(
         steps=recipe.steps,
         every=recipe.every,
         train=lambda seed, prune: Images(recipe, train, val, seed, prune=prune),
         small={f"width-{share}": partial(Images, recipe, train, val, width=share) for share in (0.45, 0.3)},
     )
+
+
+def main() -> None:
+    """Run what is asked for and not there yet."""
+    parser = branching.options(__doc__)
+    parser.add_argument("--network", choices=RECIPES, required=True)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--small", nargs="+", default=[], metavar="NAME", help="dense networks with fewer weights")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
     results = branching.Results(options.results)
-    branching.run(setting, results, options.seeds, options.arms, options.sparsities, options.small)
+    branching.run(
+        setting(options.network, options.data_dir),
+        results,
+        options.seeds,
+        options.arms,
+        options.sparsities,
+        options.small,
+    )
 
 
 if __name__ == "__main__":
