@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Pruning a finished network: 600 more steps, and the weights go during the first 60 % of them.
+"""Pruning a finished network: 300 more steps, and the weights go during the first 60 % of them.
 
     python experiments/fine_tuning.py --text input.txt --results FILE.jsonl --seeds 0 1 2 --arms fresh/state-global
     python experiments/fine_tuning.py --network resnet20 --data-dir data --results FILE.jsonl --arms fresh/state-global
 
 The networks are the dense ones of `when_state_pays.py` and `when_state_pays_images.py`, at their end. `fresh` begins
-with new Adam state, as one who downloads weights does; `kept` goes on with the state of the dense run. The learning rate
-warms up to a quarter of the peak and falls by a cosine to a tenth of that. At sparsity 0 an arm is the dense control.
+with new Adam state, as one who downloads weights does; `kept` goes on with the state of the dense run. The learning
+rate warms up to a quarter of the peak and falls by a cosine to a tenth of that. At sparsity 0 an arm is the dense
+control.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import when_state_pays_images
 
 import adamwprune as ap
 
-STEPS, WARMUP, PEAK = 600, 30, 0.25
+STEPS, EVERY, WARMUP, PEAK = 300, 10, 30, 0.25
 RAMP = (0.0, 0.6)
 KEEPS_STATE = {"fresh": False, "kept": True}
 ARMS = {
@@ -72,7 +73,7 @@ def tuning(setting: branching.Setting, start: str) -> branching.Setting:
     def train(seed: int, prune: ap.Prune | None) -> FineTuning:
         return FineTuning(setting.train(seed, prune), setting.steps)
 
-    return dataclasses.replace(setting, steps=STEPS, train=train, keeps_state=KEEPS_STATE[start])
+    return dataclasses.replace(setting, steps=STEPS, every=EVERY, train=train, keeps_state=KEEPS_STATE[start])
 
 
 def main() -> None:
