@@ -73,6 +73,15 @@ class Experiment:
         key = f"{arm.split('/')[0]}/magnitude-{arm.split('-')[-1]}", sparsity
         return key if key in self.reached else None
 
+    def usual(self, arm: str, sparsity: float) -> tuple[str, float] | None:
+        """`state` under one threshold, in the same window: what every other way of using the state has to beat.
+
+        A window may have the name of something else that was changed behind it: ``75-90-distilled``.
+        """
+        window = "-".join(arm.split("/")[0].split("-")[:2])
+        key = f"{window}/state-global", sparsity
+        return key if key in self.reached and not _rival(arm) else None
+
     def minus(self, key: tuple[str, float], other: tuple[str, float] | None) -> str:
         """What an arm has more than another, seed by seed; a dash for what is not there, or itself."""
         if other is None or other == key:
@@ -87,10 +96,12 @@ def mean_and_spread(values: list[float], digits: int) -> str:
 
 
 def paired(ours: dict[int, float], theirs: dict[int, float], digits: int = 4) -> str:
-    """Mean difference over the seeds that both have, with its 95 % interval."""
+    """Mean difference over the seeds that both have, with its 95 % interval; of one seed there is none."""
     differences = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
-    if len(differences) < 2:
+    if not differences:
         return "–"
+    if len(differences) == 1:
+        return f"{differences[0]:+.{digits}f}"
     half = T95[len(differences) - 1] * statistics.stdev(differences) / math.sqrt(len(differences))
     return f"{statistics.fmean(differences):+.{digits}f} ± {half:.{digits}f}"
 
@@ -99,7 +110,7 @@ def table(name: str) -> str:
     """Arms by sparsity, window and what they reached, beside the best magnitude arm of the same window and sparsity."""
     experiment = Experiment.read(name)
     headings = ["arm", "sparsity", "sparsest tensor", "seeds", experiment.unit]
-    headings += ["− best magnitude arm (95 %)", "− same by magnitude (95 %)"]
+    headings += ["− best magnitude arm (95 %)", "− same by magnitude (95 %)", "− state-global (95 %)"]
     lines = ["| " + " | ".join(headings) + " |", "| :--- |" + " ---: |" * (len(headings) - 1)]
     for key in sorted(experiment.reached, key=experiment.order):
         values = [*experiment.reached[key].values()]
@@ -111,6 +122,7 @@ def table(name: str) -> str:
             mean_and_spread(values, experiment.digits),
             experiment.minus(key, experiment.best_magnitude(*key)),
             experiment.minus(key, experiment.plain(*key)),
+            experiment.minus(key, experiment.usual(*key)),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return re.sub(r"\| -(?=\d)", "| −", "\n".join(lines))

@@ -22,7 +22,8 @@ def test_a_difference_is_paired_by_seed():
     ours, theirs = {0: 1.0, 1: 2.0, 2: 3.0, 7: 9.0}, {0: 1.5, 1: 2.4, 2: 3.6}
     # Differences -0.5, -0.4, -0.6: mean -0.5, standard error 0.1 / sqrt(3), t(2) = 4.30.
     assert compare.paired(ours, theirs) == "-0.5000 ± 0.2483"
-    assert compare.paired({0: 1.0}, theirs) == "–"
+    assert compare.paired({0: 1.0}, theirs) == "-0.5000"
+    assert compare.paired({7: 1.0}, theirs) == "–"
 
 
 def test_the_rival_is_the_best_magnitude_arm_of_the_window(tmp_path, monkeypatch):
@@ -53,7 +54,7 @@ def test_more_is_better_where_accuracy_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "RESULTS", tmp_path)
     arms = [line.split(" | ") for line in compare.table("x").splitlines()[2:]]
     assert [arm[0] for arm in arms] == ["| 75-90/magnitude-erk", "| 75-90/state-global", "| 75-90/lamp"]
-    assert arms[1][4:] == ["63.50 ± 0.71", "−1.00 ± 0.00", "– |"]
+    assert arms[1][4:] == ["63.50 ± 0.71", "−1.00 ± 0.00", "–", "– |"]
 
 
 def test_the_plain_arm_differs_in_the_score_alone(tmp_path, monkeypatch):
@@ -65,10 +66,20 @@ def test_the_plain_arm_differs_in_the_score_alone(tmp_path, monkeypatch):
     ]
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
     monkeypatch.setattr(compare, "RESULTS", tmp_path)
+    last = {line.split()[1]: line.split(" | ")[-2] for line in compare.table("x").splitlines()[2:]}
+    assert last["75-90/state-layer"] == "−0.1000 ± 0.0000"
+    assert last["75-90/state-global"] == "+0.1000 ± 0.0000"
+    assert last["75-90/lamp"] == last["75-90/magnitude-layer"] == "–"
+
+
+def test_whatever_uses_the_state_stands_beside_plain_state(tmp_path, monkeypatch):
+    losses = {"75-90/state-global": 1.8, "75-90-long/state-global": 1.7, "75-90/magnitude-global": 1.9, "dense": 1.5}
+    rows = [{"arm": arm, "sparsity": 0.9 * (arm != "dense"), "seed": 0, "loss": loss} for arm, loss in losses.items()]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr(compare, "RESULTS", tmp_path)
     last = {line.split()[1]: line.split(" | ")[-1] for line in compare.table("x").splitlines()[2:]}
-    assert last["75-90/state-layer"] == "−0.1000 ± 0.0000 |"
-    assert last["75-90/state-global"] == "+0.1000 ± 0.0000 |"
-    assert last["75-90/lamp"] == last["75-90/magnitude-layer"] == "– |"
+    assert last.pop("75-90-long/state-global") == "−0.1000 |"
+    assert {*last.values()} == {"– |"}
 
 
 def test_the_sparsest_tensor_of_any_seed_is_named(tmp_path, monkeypatch):
@@ -85,7 +96,7 @@ def test_a_small_dense_network_shows_its_weights(tmp_path, monkeypatch):
     row = {"arm": "width-44", "sparsity": 0.0, "seed": 0, "loss": 1.9, "weights": 12345}
     (tmp_path / "x.jsonl").write_text(json.dumps(row))
     monkeypatch.setattr(compare, "RESULTS", tmp_path)
-    assert "| width-44, 12,345 weights | 0% | 0.0% | 1 | 1.9000 | – | – |" in compare.table("x")
+    assert "| width-44, 12,345 weights | 0% | 0.0% | 1 | 1.9000 | – | – | – |" in compare.table("x")
 
 
 @pytest.mark.parametrize("arm", ["75-90/state-global", "dense"])
