@@ -40,7 +40,7 @@ def test_the_rival_is_the_best_magnitude_arm_of_the_window(tmp_path, monkeypatch
     ]
     (tmp_path / "x.jsonl").write_text("\n".join(lines))
     monkeypatch.setattr(compare, "RESULTS", tmp_path)
-    state = next(line for line in compare.table("x").splitlines() if "state-global" in line)
+    state = next(line for line in compare.table("x").splitlines() if line.startswith("| 75-90/state-global"))
     assert "−0.1000 ± 0.0000" in state
 
 
