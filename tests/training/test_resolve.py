@@ -47,7 +47,7 @@ def test_resolving_fills_all_that_applies_and_nothing_else(model: str, data: str
     open_fields = {f.name for f in dataclasses.fields(resolved) if getattr(resolved, f.name) is None}
     expected: set[str] = set()
     family = changes["base"] if changes["optimizer"] == "adamwprune" else changes["optimizer"]
-    expected |= {"init", "micro_batch", "train_examples", "target_accuracy", "target_loss"}
+    expected |= {"init", "micro_batch", "train_examples", "resume_from", "target_accuracy", "target_loss"}
     expected |= {"beta1", "beta2", "eps", "amsgrad"} if family == "sgd" else {"momentum"}
     expected |= set() if family == "adamwspam" else set(SPAM_FIELDS)
     expected |= set(PRUNE_FIELDS) - {"target_sparsity"} if changes["pruning_method"] == "none" else set()
@@ -314,6 +314,7 @@ def test_the_commit_is_that_of_our_own_checkout(tmp_path: Path, monkeypatch: pyt
 
 def test_every_scientific_field_and_nothing_else_changes_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adamwprune.training.weights.checksum", lambda path: f"content of {path}")
+    monkeypatch.setattr("adamwprune.training.identity.origin", lambda path: f"run in {path}")
     config = resolve(RunConfig(**STATE, base="adamwspam"))
     reference = run_id(config, "data")
     for f in dataclasses.fields(config):

@@ -17,7 +17,7 @@ from adamwprune.training.config import RunConfig
 AXES = ("optimizer", "base", "pruning_method", "score", "target_sparsity", "distribution", "seed")
 """The fields in which the runs of a matrix differ; the others are common to all of them."""
 
-RANKS = ("parallel",)
+RANKS = ("parallel", "resume_from")
 """The fields of a run on several ranks: a matrix takes one process."""
 
 GROUPS = (

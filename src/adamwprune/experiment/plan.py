@@ -31,14 +31,17 @@ class Run:
 def plan(configs: Iterable[RunConfig]) -> list[Run]:
     """Resolves and validates all configs before anything is written; two that resolve to the same run are one."""
     from adamwprune import data
-    from adamwprune.training import identity
+    from adamwprune.training import identity, takeover
     from adamwprune.training.resolve import resolve
 
     runs: dict[str, Run] = {}
     for config in configs:
         resolved = resolve(config)
         assert resolved.data is not None
-        run_id = identity.run_id(resolved, data.checksum(resolved.data, resolved.data_dir))
+        checksum = data.checksum(resolved.data, resolved.data_dir)
+        run_id = identity.run_id(resolved, checksum)
+        if resolved.resume_from:
+            takeover.check_same(resolved.resume_from, identity.identity(resolved, checksum))
         runs.setdefault(run_id, Run(run_id=run_id, name=identity.run_name(resolved), config=resolved))
     return list(runs.values())
 

@@ -10,7 +10,7 @@ from typing import Any
 # arm.
 PLACE_FIELDS = frozenset(
     {"activation_checkpointing", "data_dir", "checkpoint_every", "device", "threads", "deterministic"}
-    | {"target_accuracy", "target_loss"}
+    | {"resume_from", "target_accuracy", "target_loss"}
 )
 PRUNING_FIELDS = frozenset(
     {"pruning_method", "score", "target_sparsity", "prune_start", "prune_end", "prune_every", "schedule"}

@@ -102,6 +102,9 @@ class RunConfig:
     compile: bool = option(False, "train through torch.compile")
     threads: int = option(0, "CPU threads of the run (0: as torch chooses)")
     parallel: str = option("ddp", "how several ranks share a run: ddp (each holds it) or fsdp (each holds a part)")
+    resume_from: str | None = option(
+        None, "directory of an unfinished run to go on with, which began on another number of ranks"
+    )
     deterministic: bool = option(True, "ask torch for deterministic algorithms")
     val_fraction: float | None = option(None, "share of the training examples held out for validation")
     train_examples: int | None = option(

@@ -12,7 +12,7 @@ from typing import Any
 from adamwprune.files import JsonLines, plain, read_json, write_json
 from adamwprune.training import checkpoint, ranks
 from adamwprune.training.errors import DirectoryError
-from adamwprune.training.identity import USUAL
+from adamwprune.training.identity import USUAL, WAYS, differences
 
 #: Version of every file in the directory.
 SCHEMA = 1
@@ -77,15 +77,13 @@ class RunDirectory:
         stored = self._stored(self.config)
         if stored.get("run_id") != self.run_id:
             theirs = {**USUAL, **((stored.get("identity") or {}).get("config") or {})}
-            ours = {**USUAL, **ours}
-            differing = [
-                f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here"
-                for name in dict.fromkeys([*ours, *theirs])
-                if theirs.get(name) != ours.get(name)
-            ]
+            differing = differences(theirs, {**USUAL, **ours})
+            ways = bool(differing) and set(differing) <= set(WAYS)
             raise DirectoryError(
                 f"{self.path} holds run {stored.get('run_id')} ({stored.get('name')}), not run {self.run_id}: "
-                f"{', '.join(differing) or 'its data, kernels or component versions differ'}; choose another directory"
+                f"{', '.join(differing.values()) or 'its data, kernels or component versions differ'}; "
+                + "choose another directory"
+                + (f", where resume_from={str(self.path)!r} goes on with that run" if ways else "")
             )
 
     def stored_result(self) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from adamwprune import data
 from adamwprune.files import JsonLines
-from adamwprune.training import checkpoint, device, memory, outcome, ranks, shards, throughput
+from adamwprune.training import checkpoint, device, memory, outcome, ranks, shards, takeover, throughput
 from adamwprune.training.config import RunConfig, known
 from adamwprune.training.directory import RunDirectory
 from adamwprune.training.errors import Interrupted, TrainingError
@@ -71,6 +71,8 @@ def train(
     folder.check(identity(config, checksum)["config"])
     if resume and (result := folder.stored_result()) is not None:
         return result
+    if config.resume_from and not (resume and folder.last.is_file()):
+        takeover.check(config.resume_from, identity(config, checksum))
     with (
         device.settings(config.device, config.threads, config.deterministic),
         ranks.joined(config.device),
@@ -106,6 +108,8 @@ def _train(
     if not resume:
         folder.clear()
     folder.begin(about)
+    if config.resume_from and not folder.last.is_file():
+        takeover.take(folder, config.resume_from)
     ranks.wait()
     loop = Loop.begin(run, folder, on_progress)
     try:

@@ -15,8 +15,10 @@ import torch
 
 import adamwprune
 from adamwprune import data, kernels, models, optim, prune
+from adamwprune.files import read_json
 from adamwprune.training import device, ranks, weights
 from adamwprune.training.config import RunConfig
+from adamwprune.training.errors import ConfigError
 from adamwprune.training.recipes import PRUNING
 from adamwprune.training.resolve import METHOD_SCORES
 
@@ -25,7 +27,19 @@ VERSION = 1
 
 
 #: What is hashed only where it is otherwise: runs that do not use it are those of the time before it was there.
-USUAL = {"ranks": 1, "micro_batch": None, "parallel": "ddp", "train_examples": None}
+USUAL = {"ranks": 1, "micro_batch": None, "parallel": "ddp", "train_examples": None, "resume_from": None}
+
+#: What says how the same batches are computed: a run may go on in another way, as a run of its own.
+WAYS = ("ranks", "parallel", "accumulate", "micro_batch", "threads")
+
+
+def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, str]:
+    """In what two identities' configs differ, in words."""
+    return {
+        name: f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here"
+        for name in dict.fromkeys([*ours, *theirs])
+        if theirs.get(name) != ours.get(name)
+    }
 
 
 def identity(resolved: RunConfig, data_checksum: str) -> dict[str, Any]:
@@ -38,6 +52,8 @@ def identity(resolved: RunConfig, data_checksum: str) -> dict[str, Any]:
     config = {name: value for name, value in config.items() if name not in USUAL or value != USUAL[name]}
     if resolved.init:
         config["init"] = weights.checksum(resolved.init)
+    if resolved.resume_from:
+        config["resume_from"] = origin(resolved.resume_from)
     return {
         "config": config,
         "data": data_checksum,
@@ -52,6 +68,14 @@ def identity(resolved: RunConfig, data_checksum: str) -> dict[str, Any]:
             "training": VERSION,
         },
     }
+
+
+def origin(path: str) -> str:
+    """The id of the run in a directory; ConfigError where there is none."""
+    try:
+        return str(read_json(Path(path) / "config.json")["run_id"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"resume_from={path!r} is not the directory of a run: {error}") from error
 
 
 def run_id(resolved: RunConfig, data_checksum: str) -> str:

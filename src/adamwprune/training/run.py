@@ -255,15 +255,17 @@ class Run:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state`."""
-        self.step, self.parts = state["step"], state.get("parts", self.parts)
+        """Go on from :meth:`state`: exactly, where as many ranks made it."""
+        self.step = state["step"]
         shards.load(self.model, state["model"])
         if self.average:
             shards.load(self.average.model, state["average"])
         shards.load_optimizer(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.losses.copy_(state["losses"])
-        random = state["random"]
-        if ranks.size() > 1:
-            random = {name: states[ranks.rank()] for name, states in random.items()}
-        device.set_random_state(random)
+        random = {name: one if isinstance(one, list) else [one] for name, one in state["random"].items()}
+        if all(len(states) == ranks.size() for states in random.values()):
+            self.parts = state.get("parts", self.parts)
+            device.set_random_state({name: states[ranks.rank()] for name, states in random.items()})
+        else:  # another number of ranks: each draws something else from here on
+            torch.manual_seed(seed_of(f"rank {ranks.rank()} of {ranks.size()} from step {self.step}", self.config.seed))
