@@ -19,103 +19,7 @@
 
 #include "adamw.h"
 #include "lanes.h"
-
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE __m512 widen(__m256i half)
-{
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-}
-
-/* float32 to bfloat16, nearest even */
-INLINE __m256i narrow(__m512 values)
-{
-    __m512i bits = _mm512_castps_si512(values);
-    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd), 16);
-    __mmask16 nan = _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
-    return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0)));
-}
-
-INLINE __mmask16 first_lanes(int valid)
-{
-    return valid >= 16 ? 0xffff : (__mmask16)((1u << valid) - 1);
-}
-
-/* Sixteen entries, or the first few of them at the end of an array. Masked accesses cost twice as much on some
- * processors, so they are kept for the ends. */
-INLINE __m512 load(const void *source, int32_t type, int64_t start, int valid)
-{
-    if (type == ADAMW_F32) {
-        const float *from = (const float *)source + start;
-        return valid >= 16 ? _mm512_loadu_ps(from) : _mm512_maskz_loadu_ps(first_lanes(valid), from);
-    }
-    if (type == ADAMW_BF16) {
-        const uint16_t *from = (const uint16_t *)source + start;
-        return widen(valid >= 16 ? _mm256_loadu_si256((const void *)from)
-                                 : _mm256_maskz_loadu_epi16(first_lanes(valid), from));
-    }
-    const uint8_t *from = (const uint8_t *)source + start;
-    const __m128i codes =
-        valid >= 16 ? _mm_loadu_si128((const void *)from) : _mm_maskz_loadu_epi8(first_lanes(valid), from);
-    return _mm512_cvtepi32_ps(type == ADAMW_I8 ? _mm512_cvtepi8_epi32(codes) : _mm512_cvtepu8_epi32(codes));
-}
-
-INLINE void store(void *target, int32_t type, int64_t start, int valid, __m512 values)
-{
-    if (type == ADAMW_F32) {
-        float *to = (float *)target + start;
-        if (valid >= 16)
-            _mm512_storeu_ps(to, values);
-        else
-            _mm512_mask_storeu_ps(to, first_lanes(valid), values);
-    } else if (type == ADAMW_BF16) {
-        uint16_t *to = (uint16_t *)target + start;
-        if (valid >= 16)
-            _mm256_storeu_si256((void *)to, narrow(values));
-        else
-            _mm256_mask_storeu_epi16(to, first_lanes(valid), narrow(values));
-    } else {
-        const __m128i codes = _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(values));
-        _mm_mask_storeu_epi8((uint8_t *)target + start, first_lanes(valid), codes);
-    }
-}
-
-/* Ask for the line of an entry; of one behind the end, too, which does nothing. */
-INLINE void prefetch(const void *source, int32_t type, int64_t i)
-{
-    _mm_prefetch((const char *)source + i * (type == ADAMW_F32 ? 4 : type == ADAMW_BF16 ? 2 : 1), _MM_HINT_T0);
-}
-
-/* Bits of a block's weights from `i` on, sixteen or fewer. */
-INLINE __mmask16 kept_lanes(const uint8_t *bits, int i, int length)
-{
-    if (length - i >= 16) {
-        uint16_t kept;
-        memcpy(&kept, bits + i / 8, 2);
-        return kept;
-    }
-    const uint32_t kept = length - i > 8 ? bits[i / 8] | (uint32_t)bits[i / 8 + 1] << 8 : bits[i / 8];
-    return (__mmask16)(kept & first_lanes(length - i));
-}
-
-/* For `permute`: in the first lanes the places of the kept lanes. The compress instruction would do the same for one
- * vector in four times the time; these places serve weights and gradients. */
-INLINE __m512i places_of(__mmask16 kept)
-{
-    const uint64_t ones = _pdep_u64(kept, 0x1111111111111111ull); /* four bits a lane */
-    const uint64_t places = _pext_u64(0xFEDCBA9876543210ull, (ones << 4) - ones);
-    const __m512i half = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-    const __m512i shift = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
-    const __m512i spread = _mm512_castsi128_si512(_mm_cvtsi64_si128((long long)places));
-    return _mm512_srlv_epi32(_mm512_permutexvar_epi32(half, spread), shift);
-}
-
-/* Lanes from `places`, of which only the lower four bits count. */
-INLINE __m512 permute(__m512i places, __m512 values)
-{
-    return _mm512_permutexvar_ps(places, values);
-}
+#include "lanes512.h"
 
 INLINE int gather_block(const void *source, int32_t type, const uint8_t *bits, int64_t low, int length, float *out)
 {
@@ -210,6 +114,28 @@ INLINE void step_dense(const adamw_tensor *tensor, int64_t block, const int32_t 
     }
 }
 
+/* The kept ones of `length` weights from `low` on, their gradients and, unless it is NULL, their `places` in the tensor.
+ * Returns how many there are; 16 entries more may be written. */
+INLINE int gather_kept(const adamw_tensor *t, const int32_t weight_type, int64_t low, int length, float *w, float *g,
+                       uint32_t *places)
+{
+    int count = 0;
+    for (int i = 0; i < length; i += 16) {
+        const __mmask16 kept = kept_lanes(t->bits + low / 8, i, length);
+        const __m512 weight = load(t->weight, weight_type, low + i, length - i);
+        const __m512 grad = load(t->grad, weight_type, low + i, length - i);
+        prefetch(t->weight, weight_type, low + i + ADAMW_BLOCK);
+        prefetch(t->grad, weight_type, low + i + ADAMW_BLOCK);
+        const __m512i lanes = places_of(kept);
+        _mm512_storeu_ps(w + count, permute(lanes, weight));
+        _mm512_storeu_ps(g + count, permute(lanes, grad));
+        if (places)
+            _mm512_storeu_si512(places + count, _mm512_permutexvar_epi32(lanes, iota(low + i)));
+        count += (int)_mm_popcnt_u32(kept);
+    }
+    return count;
+}
+
 INLINE void step_compact(const adamw_tensor *tensor, int64_t block, const int32_t weight_type, const int32_t first_type,
                          const int32_t second_type)
 {
@@ -217,20 +143,7 @@ INLINE void step_compact(const adamw_tensor *tensor, int64_t block, const int32_
     _Alignas(64) float w[LANES], g[LANES];
     const int64_t low = block * ADAMW_BLOCK, slot = t->base[block];
     const int length = block_length(t->numel, low);
-    const uint8_t *bits = t->bits + low / 8;
-
-    int count = 0;
-    for (int i = 0; i < length; i += 16) {
-        const __mmask16 kept = kept_lanes(bits, i, length);
-        const __m512 weight = load(t->weight, weight_type, low + i, length - i);
-        const __m512 grad = load(t->grad, weight_type, low + i, length - i);
-        prefetch(t->weight, weight_type, low + i + ADAMW_BLOCK);
-        prefetch(t->grad, weight_type, low + i + ADAMW_BLOCK);
-        const __m512i places = places_of(kept);
-        _mm512_storeu_ps(w + count, permute(places, weight));
-        _mm512_storeu_ps(g + count, permute(places, grad));
-        count += (int)_mm_popcnt_u32(kept);
-    }
+    const int count = gather_kept(t, weight_type, low, length, w, g, 0);
     for (int j = 0; j < count; j += 16) {
         const int valid = count - j;
         prefetch(t->exp_avg, first_type, slot + count + j);
@@ -353,42 +266,6 @@ static inline void split_scores(int count, const float *scores, float low, float
     }
     *over = above;
     *inside = within;
-}
-
-INLINE __m512i load_entries(const void *entries, const int32_t size, int64_t start, int valid)
-{
-    const __mmask16 lanes = first_lanes(valid);
-    if (size == 4) {
-        const uint32_t *from = (const uint32_t *)entries + start;
-        return valid >= 16 ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi32(lanes, from);
-    }
-    if (size == 2) {
-        const uint16_t *from = (const uint16_t *)entries + start;
-        return _mm512_cvtepu16_epi32(valid >= 16 ? _mm256_loadu_si256((const void *)from)
-                                                 : _mm256_maskz_loadu_epi16(lanes, from));
-    }
-    const uint8_t *from = (const uint8_t *)entries + start;
-    return _mm512_cvtepu8_epi32(valid >= 16 ? _mm_loadu_si128((const void *)from) : _mm_maskz_loadu_epi8(lanes, from));
-}
-
-INLINE void store_entries(void *entries, const int32_t size, int64_t start, int valid, __m512i values)
-{
-    const __mmask16 lanes = first_lanes(valid);
-    if (size == 4) {
-        if (valid >= 16)
-            _mm512_storeu_si512((uint32_t *)entries + start, values);
-        else
-            _mm512_mask_storeu_epi32((uint32_t *)entries + start, lanes, values);
-    } else if (size == 2) {
-        if (valid >= 16)
-            _mm256_storeu_si256((void *)((uint16_t *)entries + start), _mm512_cvtepi32_epi16(values));
-        else
-            _mm512_mask_cvtepi32_storeu_epi16((uint16_t *)entries + start, lanes, values);
-    } else if (valid >= 16) {
-        _mm_storeu_si128((void *)((uint8_t *)entries + start), _mm512_cvtepi32_epi8(values));
-    } else {
-        _mm512_mask_cvtepi32_storeu_epi8((uint8_t *)entries + start, lanes, values);
-    }
 }
 
 INLINE void move_vectors(const void *entries, const int32_t size, int64_t source, void *out, int64_t target, int64_t limit,

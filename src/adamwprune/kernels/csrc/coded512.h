@@ -74,20 +74,6 @@ INLINE __m512 split16(__m512 values, __m512i words, __m512i *corrections)
     return _mm512_mask_mov_ps(values, tame, _mm512_castsi512_ps(_mm512_slli_epi32(high, 16)));
 }
 
-INLINE __m512i load_codes(const int8_t *source, int64_t start, int valid)
-{
-    return _mm512_cvtepi8_epi32(valid >= 16 ? _mm_loadu_si128((const void *)(source + start))
-                                            : _mm_maskz_loadu_epi8(first_lanes(valid), source + start));
-}
-
-INLINE void store_codes(void *target, int64_t start, int valid, __m512i codes)
-{
-    if (valid >= 16)
-        _mm_storeu_si128((void *)((uint8_t *)target + start), _mm512_cvtepi32_epi8(codes));
-    else
-        _mm512_mask_cvtepi32_storeu_epi8((uint8_t *)target + start, first_lanes(valid), codes);
-}
-
 /* The `length` weights at `low` that make a group, and its `count` lanes, whose state begins at `slot`. */
 typedef struct {
     int64_t low, slot;
@@ -97,33 +83,6 @@ typedef struct {
     _Alignas(64) uint32_t places[ADAMW_GROUP + 16];
     __m512i most_first, most_second; /* bits of the largest new moments */
 } group_lanes;
-
-INLINE __m512i iota(int64_t low)
-{
-    return _mm512_add_epi32(_mm512_set1_epi32((int32_t)(uint32_t)low),
-                            _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-}
-
-/* Kept weights, their gradients and places. */
-INLINE void gather_group(const adamw_tensor *t, const int32_t weight_type, group_lanes *lanes)
-{
-    const int64_t low = lanes->low;
-    const int length = lanes->length;
-    int count = 0;
-    for (int i = 0; i < length; i += 16) {
-        const __mmask16 kept = kept_lanes(t->bits + low / 8, i, length);
-        const __m512 weight = load(t->weight, weight_type, low + i, length - i);
-        const __m512 grad = load(t->grad, weight_type, low + i, length - i);
-        prefetch(t->weight, weight_type, low + i + ADAMW_BLOCK);
-        prefetch(t->grad, weight_type, low + i + ADAMW_BLOCK);
-        const __m512i places = places_of(kept);
-        _mm512_storeu_ps(lanes->w + count, permute(places, weight));
-        _mm512_storeu_ps(lanes->g + count, permute(places, grad));
-        _mm512_storeu_si512(lanes->places + count, _mm512_permutexvar_epi32(places, iota(low + i)));
-        count += (int)_mm_popcnt_u32(kept);
-    }
-    lanes->count = count;
-}
 
 /* Codes to moments, and the update. */
 INLINE void update_group(const adamw_tensor *t, __m512 unit_first, __m512 unit_second, const int32_t weight_type,
@@ -142,7 +101,7 @@ INLINE void update_group(const adamw_tensor *t, __m512 unit_first, __m512 unit_s
         __m512 m = _mm512_mul_ps(_mm512_mul_ps(first, _mm512_abs_ps(first)), unit_first);
         __m512 v = _mm512_mul_ps(_mm512_mul_ps(square, square), unit_second);
         if (corrected)
-            w = join16(w, load_codes(t->correction, slot + j, valid));
+            w = join16(w, load_signed(t->correction, slot + j, valid));
         w = update16(t, w, g, &m, &v, 0);
         const __m512 root = _mm512_sqrt_ps(v); /* which update16 takes, too: one instruction */
         m = _mm512_maskz_mov_ps(kept, m);
@@ -177,15 +136,15 @@ INLINE void code_group(const adamw_tensor *t, float unit_first, float unit_secon
         const __m512i places = compacted ? _mm512_load_si512(lanes->places + j) : iota(low + j);
         const __m512i words = noise16(places, t->number);
         const __m512i first_words = _mm512_mullo_epi32(words, _mm512_set1_epi32((int)0x9E3779B1u));
-        store_codes(t->exp_avg, slot + j, valid,
-                    some_first ? code_first16(_mm512_load_ps(lanes->m + j), factor_first, first_words) : none);
-        store_codes(t->exp_avg_sq, slot + j, valid,
-                    some_second ? code_second16(_mm512_load_ps(lanes->roots + j), factor_second, words) : none);
+        store_entries(t->exp_avg, 1, slot + j, valid,
+                      some_first ? code_first16(_mm512_load_ps(lanes->m + j), factor_first, first_words) : none);
+        store_entries(t->exp_avg_sq, 1, slot + j, valid,
+                      some_second ? code_second16(_mm512_load_ps(lanes->roots + j), factor_second, words) : none);
         if (corrected) {
             const __m512i weight_words = _mm512_mullo_epi32(first_words, _mm512_set1_epi32((int)0x85EBCA77u));
             __m512i corrections;
             _mm512_store_ps(lanes->w + j, split16(_mm512_load_ps(lanes->w + j), weight_words, &corrections));
-            store_codes(t->correction, slot + j, valid, corrections);
+            store_entries(t->correction, 1, slot + j, valid, corrections);
         }
         if (!compacted)
             store(t->weight, weight_type, low + j, valid, _mm512_load_ps(lanes->w + j));
@@ -222,7 +181,7 @@ INLINE int step_group(const adamw_tensor *t, int64_t group, int64_t slot, const 
     lanes.length = lanes.count = t->numel - low < ADAMW_GROUP ? (int)(t->numel - low) : ADAMW_GROUP;
 
     if (compacted)
-        gather_group(t, weight_type, &lanes);
+        lanes.count = gather_kept(t, weight_type, low, lanes.length, lanes.w, lanes.g, lanes.places);
     prefetch_group(t, weight_type, compacted, corrected, &lanes);
     update_group(t, _mm512_set1_ps(*first), _mm512_set1_ps(*second), weight_type, compacted, corrected, &lanes);
     *first = new_unit(lanes.most_first, LEAST_FIRST, 127.0f * 127.0f);
