@@ -39,31 +39,40 @@ CODES = {"exp_avg": torch.int8, "exp_avg_sq": torch.uint8}
 CORRECTION = "correction"
 
 #: Groups whose largest moment lies below are stored as zeros: their units would leave float32's normal range.
-_LEAST_FIRST, _LEAST_SECOND = 1e-30, 1e-28
+LEAST_FIRST, LEAST_SECOND = 1e-30, 1e-28
+
+#: What the largest code stands for, in units.
+MOST_FIRST, MOST_SECOND = 127.0**2, 255.0**4
 
 _WORD = 0xFFFFFFFF
 
-#: Steps after which the noise of a place is that of the next one now (modulo 2³²): 0x9E3779B1 / 0x85EBCA77.
-_PLACES_IN_STEPS = 0x72B33F17
+#: Odd factors of the noise: a place's, which makes the second word of the first, too; the seed's, which makes the third
+#: of the second; and two that mix.
+NOISE_PLACE, NOISE_SEED = 0x9E3779B1, 0x85EBCA77
+NOISE_MIX, NOISE_REMIX = 0x7FEB352D, 0x846CA68B
+
+#: Steps after which the noise of a place is that of the next one now: the quotient of the two factors (modulo 2³²).
+_PLACES_IN_STEPS = NOISE_PLACE * pow(NOISE_SEED, -1, _WORD + 1) & _WORD
+
 _NAN_BITS, _INF_BITS = 0x7FC00000, 0x7F800000
 
 
-def noise(index: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Three 32-bit random words (as int64) of each weight at a step: for the second moment, the first, the weight.
+def noise(index: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Three 32-bit random words (as int64) of each weight: for the second moment, the first, the weight.
 
     Args:
         index: places in the flat tensor, int64.
-        step: number of the update, from 1.
+        seed: number of the update, from 1, or what :func:`seed` makes of it.
 
-    ``lowbias32`` of a linear combination of the two; the second and third word are multiples of the first by odd
-    constants, of which only upper bits are used.
+    ``lowbias32`` of a linear combination of the two; the second and third word are multiples of the first, of which
+    only upper bits are used.
     """
-    x = (index * 0x9E3779B1 + step * 0x85EBCA77) & _WORD
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _WORD
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & _WORD
+    x = (index * NOISE_PLACE + seed * NOISE_SEED) & _WORD
+    x = ((x ^ (x >> 16)) * NOISE_MIX) & _WORD
+    x = ((x ^ (x >> 15)) * NOISE_REMIX) & _WORD
     second = x ^ (x >> 16)
-    first = (second * 0x9E3779B1) & _WORD
-    return second, first, (first * 0x85EBCA77) & _WORD
+    first = (second * NOISE_PLACE) & _WORD
+    return second, first, (first * NOISE_SEED) & _WORD
 
 
 def seed(step: int, first: int) -> int:
@@ -93,13 +102,13 @@ def decode_second(codes: Tensor, units: Tensor, group: Tensor) -> Tensor:
 
 def encode_first(moment: Tensor, group: Tensor, groups: int, word: Tensor | None) -> tuple[Tensor, Tensor]:
     """Codes (int8) and units of float32 first moments; ``word`` None rounds to the nearest value."""
-    units = _units(moment.abs(), group, groups, _LEAST_FIRST, 127.0**2)
+    units = _units(moment.abs(), group, groups, LEAST_FIRST, MOST_FIRST)
     return code_first(moment, units, group, word), units
 
 
 def encode_second(moment: Tensor, group: Tensor, groups: int, word: Tensor | None) -> tuple[Tensor, Tensor]:
     """Codes (uint8) and units of float32 second moments; ``word`` None rounds to the nearest value."""
-    units = _units(moment, group, groups, _LEAST_SECOND, 255.0**4)
+    units = _units(moment, group, groups, LEAST_SECOND, MOST_SECOND)
     return code_second(moment, units, group, word), units
 
 
@@ -123,14 +132,14 @@ def code_second(moment: Tensor, units: Tensor, group: Tensor, word: Tensor | Non
     return torch.where((c == 0) & (root > 0), 1.0, c).to(torch.uint8)
 
 
-def _units(size: Tensor, group: Tensor, groups: int, least: float, steps: float) -> Tensor:
-    """A group's largest entry over the value of its largest code; 0 where all are (nearly) zero."""
+def _units(size: Tensor, group: Tensor, groups: int, least: float, most: float) -> Tensor:
+    """A group's largest entry over ``most``, the largest code's value; 0 where all are (nearly) zero."""
     # As integers, because there NaN compares: above infinity.
     bits = torch.zeros(groups, dtype=torch.int32, device=size.device)
     bits.scatter_reduce_(0, group, size.abs().view(torch.int32), "amax")
     bits.masked_fill_(bits > _INF_BITS, _NAN_BITS)
     largest = bits.view(torch.float32)
-    return torch.where(largest < least, 0.0, largest / steps)
+    return torch.where(largest < least, 0.0, largest / most)
 
 
 def _times(size: Tensor, factor: Tensor, units: Tensor, group: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ _TENSOR = np.dtype(
     + [("numel", np.int64)]
     + [(name, np.int32) for name in ("weight_channels", "grad_channels", "taps")]
     + [(f"{name}_type", np.int32) for name in ("weight", "grad", "first", "second")]
-    + [("dense_state", np.int32), ("maximize", np.int32), ("number", np.uint32)]
+    + [("dense_state", np.int32), ("maximize", np.int32), ("seed", np.uint32)]
     + [(name, np.float32) for name in ("scale", *StepNumbers._fields)],
     align=True,
 )

@@ -10,22 +10,32 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from adamwprune.kernels import formats
 from adamwprune.kernels.triton_language import BYTES
 
 #: Groups of a block, and the rows of a tile that make one.
 GROUPS = tl.constexpr(4)
 ROWS = tl.constexpr(32)
 
+LEAST_FIRST = tl.constexpr(formats.LEAST_FIRST)
+LEAST_SECOND = tl.constexpr(formats.LEAST_SECOND)
+MOST_FIRST = tl.constexpr(formats.MOST_FIRST)
+MOST_SECOND = tl.constexpr(formats.MOST_SECOND)
+NOISE_PLACE = tl.constexpr(formats.NOISE_PLACE)
+NOISE_SEED = tl.constexpr(formats.NOISE_SEED)
+NOISE_MIX = tl.constexpr(formats.NOISE_MIX)
+NOISE_REMIX = tl.constexpr(formats.NOISE_REMIX)
+
 
 @triton.jit
-def noise(place, step):
+def noise(place, seed):
     """Three 32-bit random words (uint32) of each weight: for the second moment, the first, the weight."""
-    x = place.to(tl.uint32) * 0x9E3779B1 + step.to(tl.uint32) * 0x85EBCA77
-    x = (x ^ (x >> 16)) * 0x7FEB352D
-    x = (x ^ (x >> 15)) * 0x846CA68B
+    x = place.to(tl.uint32) * NOISE_PLACE + seed.to(tl.uint32) * NOISE_SEED
+    x = (x ^ (x >> 16)) * NOISE_MIX
+    x = (x ^ (x >> 15)) * NOISE_REMIX
     second = x ^ (x >> 16)
-    first = second * 0x9E3779B1
-    return second, first, first * 0x85EBCA77
+    first = second * NOISE_PLACE
+    return second, first, first * NOISE_SEED
 
 
 @triton.jit
@@ -55,13 +65,15 @@ def per_row(per_group):
 
 
 @triton.jit
-def new_units(size, least, steps):
-    """Largest entry of each group over its largest code's value; ``size`` is not negative, 0 where masked."""
+def new_units(moment, SECOND: tl.constexpr):
+    """Largest entry of each group over its largest code's value; SECOND says of which moment; 0 where masked."""
+    least: tl.constexpr = LEAST_SECOND if SECOND else LEAST_FIRST
+    most: tl.constexpr = MOST_SECOND if SECOND else MOST_FIRST
     # As integers, because there NaN compares: above infinity.
-    bits = tl.max(size.to(tl.int32, bitcast=True) & 0x7FFFFFFF, axis=1)
+    bits = tl.max(moment.to(tl.int32, bitcast=True) & 0x7FFFFFFF, axis=1)
     bits = tl.max(tl.reshape(bits, (GROUPS, ROWS)), axis=1)
     largest = tl.where(bits > 0x7F800000, 0x7FC00000, bits).to(tl.float32, bitcast=True)
-    return tl.where(largest < least, 0.0, tl.div_rn(largest, tl.full((GROUPS,), steps, tl.float32)))
+    return tl.where(largest < least, 0.0, tl.div_rn(largest, tl.full((GROUPS,), most, tl.float32)))
 
 
 @triton.jit

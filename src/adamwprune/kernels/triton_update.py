@@ -2,7 +2,7 @@
 # mypy: ignore-errors
 """The step kernel: one AdamW update of many tensors' kept weights in one launch.
 
-Each weight sees the operations of csrc/generic.h in the same order, correctly rounded, with the same two fused
+Each weight sees the operations of csrc/block.h in the same order, correctly rounded, with the same two fused
 multiply-adds; launches switch further fusion off. So the result is the native kernel's, bit for bit.
 """
 
@@ -38,7 +38,7 @@ _NUMEL = tl.constexpr(10)
 _FIRST_PROGRAM = tl.constexpr(11)
 
 #: Columns of the table of numbers (float32), a row per tensor: :class:`adamwprune.kernels.job.StepNumbers`, the
-#: gradient's sign, and the update's number as an int32's bits.
+#: gradient's sign, and the noise's seed as an int32's bits.
 _NUMBERS = tl.constexpr(11)
 
 
@@ -164,11 +164,11 @@ def step_kernel(
     x = tl.where(live, x, 0.0)
 
     if FIRST == CODES or CORRECTION:
-        steps = tl.load((numbers + number * _NUMBERS + 10).to(tl.pointer_type(tl.int32)))
-        word_v, word_m, word_w = formats.noise(low + place, steps)
+        seed = tl.load((numbers + number * _NUMBERS + 10).to(tl.pointer_type(tl.int32)))
+        word_v, word_m, word_w = formats.noise(low + place, seed)
     if FIRST == CODES:
-        units_m = formats.new_units(m, 1e-30, 16129.0)
-        units_v = formats.new_units(v, 1e-28, 4228250625.0)
+        units_m = formats.new_units(m, False)
+        units_v = formats.new_units(v, True)
         formats.store_units(tl.load(row + 5), block, numel, units_m)
         formats.store_units(tl.load(row + 6), block, numel, units_v)
         code_m = formats.encode_first(m, formats.per_row(units_m), word_m)

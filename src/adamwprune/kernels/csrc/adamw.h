@@ -43,7 +43,7 @@ typedef struct {
     int32_t second_type; /* of exp_avg_sq and max_exp_avg_sq */
     int32_t dense_state; /* state has the weight's shape though there is a mask */
     int32_t maximize;
-    uint32_t number;    /* of this update, from 1: seeds the noise of stochastic rounding */
+    uint32_t seed;      /* of the noise of stochastic rounding: adamwprune.kernels.formats.seed */
     float scale;        /* what the gradient is multiplied by first */
     float decay;        /* 1 - lr * weight_decay, or 1 */
     float coupled;      /* weight decay that is added to the gradient, or 0 */

@@ -114,7 +114,7 @@ static inline void step_any_block(const adamw_tensor *t, int64_t block)
     }
     if (coded || t->correction) {
         lane_places(here, low, length, places);
-        make_noise(places, count, t->number, second, first, word);
+        make_noise(places, count, t->seed, second, first, word);
     }
     if (coded) {
         encode(m, 0, ends, t->exp_avg_unit + block * ADAMW_GROUPS, groups, first);

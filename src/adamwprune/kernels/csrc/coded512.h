@@ -10,13 +10,17 @@ INLINE __m512i magnitude_bits(__m512 values)
     return _mm512_and_si512(_mm512_castps_si512(values), _mm512_set1_epi32(0x7fffffff));
 }
 
-/* The last lanes of the hash that make_noise makes: the word of the second moment. */
-INLINE __m512i noise16(__m512i places, uint32_t number)
+INLINE __m512i times(__m512i lanes, uint32_t factor)
 {
-    __m512i x = _mm512_add_epi32(_mm512_mullo_epi32(places, _mm512_set1_epi32((int)0x9E3779B1u)),
-                                 _mm512_set1_epi32((int)(number * 0x85EBCA77u)));
-    x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 16)), _mm512_set1_epi32(0x7FEB352D));
-    x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 15)), _mm512_set1_epi32((int)0x846CA68Bu));
+    return _mm512_mullo_epi32(lanes, _mm512_set1_epi32((int)factor));
+}
+
+/* The first of make_noise's three words, the second moment's; the others are multiples of it. */
+INLINE __m512i noise16(__m512i places, uint32_t seed)
+{
+    __m512i x = _mm512_add_epi32(times(places, NOISE_PLACE), _mm512_set1_epi32((int)(seed * NOISE_SEED)));
+    x = times(_mm512_xor_si512(x, _mm512_srli_epi32(x, 16)), NOISE_MIX);
+    x = times(_mm512_xor_si512(x, _mm512_srli_epi32(x, 15)), NOISE_REMIX);
     return _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
 }
 
@@ -115,11 +119,11 @@ INLINE void update_group(const adamw_tensor *t, __m512 unit_first, __m512 unit_s
     lanes->most_second = most_second;
 }
 
-/* The new unit of a group's moments, of which the largest have the bits `largest`. */
-INLINE float new_unit(__m512i largest, float least, float steps)
+/* unit_of() of a group whose largest moments have the bits `bits`. */
+INLINE float new_unit(__m512i bits, float least, float most)
 {
-    const float most = bits_float((uint32_t)_mm512_reduce_max_epi32(largest));
-    return most != most ? NAN : most < least ? 0.0f : most / steps;
+    const float largest = bits_float((uint32_t)_mm512_reduce_max_epi32(bits));
+    return largest != largest ? NAN : largest < least ? 0.0f : largest / most;
 }
 
 /* Moments to codes, and weights to where they lie. A group whose unit is 0 or lost has codes 0. */
@@ -134,14 +138,14 @@ INLINE void code_group(const adamw_tensor *t, float unit_first, float unit_secon
     for (int j = 0; j < lanes->count; j += 16) {
         const int valid = lanes->count - j;
         const __m512i places = compacted ? _mm512_load_si512(lanes->places + j) : iota(low + j);
-        const __m512i words = noise16(places, t->number);
-        const __m512i first_words = _mm512_mullo_epi32(words, _mm512_set1_epi32((int)0x9E3779B1u));
+        const __m512i words = noise16(places, t->seed);
+        const __m512i first_words = times(words, NOISE_PLACE);
         store_entries(t->exp_avg, 1, slot + j, valid,
                       some_first ? code_first16(_mm512_load_ps(lanes->m + j), factor_first, first_words) : none);
         store_entries(t->exp_avg_sq, 1, slot + j, valid,
                       some_second ? code_second16(_mm512_load_ps(lanes->roots + j), factor_second, words) : none);
         if (corrected) {
-            const __m512i weight_words = _mm512_mullo_epi32(first_words, _mm512_set1_epi32((int)0x85EBCA77u));
+            const __m512i weight_words = times(first_words, NOISE_SEED);
             __m512i corrections;
             _mm512_store_ps(lanes->w + j, split16(_mm512_load_ps(lanes->w + j), weight_words, &corrections));
             store_entries(t->correction, 1, slot + j, valid, corrections);
@@ -184,8 +188,8 @@ INLINE int step_group(const adamw_tensor *t, int64_t group, int64_t slot, const 
         lanes.count = gather_kept(t, weight_type, low, lanes.length, lanes.w, lanes.g, lanes.places);
     prefetch_group(t, weight_type, compacted, corrected, &lanes);
     update_group(t, _mm512_set1_ps(*first), _mm512_set1_ps(*second), weight_type, compacted, corrected, &lanes);
-    *first = new_unit(lanes.most_first, LEAST_FIRST, 127.0f * 127.0f);
-    *second = new_unit(lanes.most_second, LEAST_SECOND, 255.0f * 255.0f * 255.0f * 255.0f);
+    *first = new_unit(lanes.most_first, LEAST_FIRST, MOST_FIRST);
+    *second = new_unit(lanes.most_second, LEAST_SECOND, MOST_SECOND);
     code_group(t, *first, *second, weight_type, compacted, corrected, &lanes);
     return lanes.count;
 }

@@ -9,8 +9,20 @@
 
 #include "adamw.h"
 
+/* Below, a group's moments are stored as zeros. */
 #define LEAST_FIRST 1e-30f
 #define LEAST_SECOND 1e-28f
+
+/* What the largest code stands for, in units. */
+#define MOST_FIRST (127.0f * 127.0f)
+#define MOST_SECOND (255.0f * 255.0f * 255.0f * 255.0f)
+
+/* Odd factors of the noise: a place's, which makes the second word of the first, too; the seed's, which makes the third
+ * of the second; and two that mix. */
+#define NOISE_PLACE 0x9E3779B1u
+#define NOISE_SEED 0x85EBCA77u
+#define NOISE_MIX 0x7FEB352Du
+#define NOISE_REMIX 0x846CA68Bu
 
 static inline uint32_t float_bits(float value)
 {
@@ -27,17 +39,17 @@ static inline float bits_float(uint32_t bits)
 }
 
 /* Random words of the lanes at `places` of the tensor: for the second moment, the first, the weight. */
-static inline void make_noise(const uint32_t *places, int count, uint32_t number, uint32_t *restrict second,
+static inline void make_noise(const uint32_t *places, int count, uint32_t seed, uint32_t *restrict second,
                               uint32_t *restrict first, uint32_t *restrict weight)
 {
-    const uint32_t seed = number * 0x85EBCA77u;
+    const uint32_t start = seed * NOISE_SEED;
     for (int i = 0; i < count; i++) {
-        uint32_t x = places[i] * 0x9E3779B1u + seed;
-        x = (x ^ (x >> 16)) * 0x7FEB352Du;
-        x = (x ^ (x >> 15)) * 0x846CA68Bu;
+        uint32_t x = places[i] * NOISE_PLACE + start;
+        x = (x ^ (x >> 16)) * NOISE_MIX;
+        x = (x ^ (x >> 15)) * NOISE_REMIX;
         second[i] = x ^ (x >> 16);
-        first[i] = second[i] * 0x9E3779B1u;
-        weight[i] = first[i] * 0x85EBCA77u;
+        first[i] = second[i] * NOISE_PLACE;
+        weight[i] = first[i] * NOISE_SEED;
     }
 }
 
@@ -69,8 +81,8 @@ static inline void decode_second(float *codes, const int *ends, const float *uni
     }
 }
 
-/* A group's largest entry over the value of its largest code; 0 where all are (nearly) zero. */
-static inline float unit_of(const float *moments, int first, int last, float least, float steps)
+/* A group's largest entry over `most`, the largest code's value; 0 where all are (nearly) zero. */
+static inline float unit_of(const float *moments, int first, int last, float least, float most)
 {
     int32_t bits = 0; /* as integers, because there NaN compares: above infinity */
     for (int i = first; i < last; i++) {
@@ -80,7 +92,7 @@ static inline float unit_of(const float *moments, int first, int last, float lea
     if (bits > 0x7f800000)
         bits = 0x7fc00000;
     const float largest = bits_float((uint32_t)bits);
-    return largest < least ? 0.0f : largest / steps;
+    return largest < least ? 0.0f : largest / most;
 }
 
 /* Moments of one group to codes, as float32 and in place. */
@@ -115,9 +127,9 @@ static inline void code_second(float *restrict moments, int first, int end, floa
 static inline void encode(float *moments, int second, const int *ends, float *units, int groups, const uint32_t *words)
 {
     const float least = second ? LEAST_SECOND : LEAST_FIRST;
-    const float steps = second ? 255.0f * 255.0f * 255.0f * 255.0f : 127.0f * 127.0f;
+    const float most = second ? MOST_SECOND : MOST_FIRST;
     for (int k = 0, first = 0; k < groups; first = ends[k++]) {
-        const float unit = units[k] = unit_of(moments, first, ends[k], least, steps);
+        const float unit = units[k] = unit_of(moments, first, ends[k], least, most);
         if (!(unit > 0.0f && unit < INFINITY))
             memset(moments + first, 0, (size_t)(ends[k] - first) * sizeof *moments);
         else if (second)
