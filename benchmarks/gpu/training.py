@@ -25,7 +25,7 @@ from adamwprune import data  # noqa: E402
 from adamwprune.files import read_json, write_json  # noqa: E402
 from adamwprune.training import Interrupted, RunConfig, device  # noqa: E402
 from adamwprune.training.engine import Progress, train  # noqa: E402
-from adamwprune.training.identity import run_id, run_name  # noqa: E402
+from adamwprune.training.identity import identity, run_id, run_name  # noqa: E402
 from adamwprune.training.resolve import resolve, total_steps  # noqa: E402
 from adamwprune.training.run import Run  # noqa: E402
 
@@ -87,8 +87,8 @@ def main(matrix: Matrix, about: str | None, arguments: Sequence[str] | None = No
     deadline = time.monotonic() + 60 * chosen.minutes - (0 if chosen.tiny else SPARE)
     results = Results(chosen.out / f"{matrix.name}.json", keep=not chosen.tiny)
     for config in map(resolve, runs):
-        identity = run_id(config, data.checksum(config.data or "", config.data_dir))
-        key = f"{run_name(config)}-{identity[:8]}"
+        decides = identity(config, data.checksum(config.data or "", config.data_dir))
+        key = f"{run_name(config)}-{run_id(decides)[:8]}"
         if results.holds(key):
             print(f"{key}: there already", flush=True)
             continue

@@ -13,7 +13,7 @@ import torch
 from adamwprune.models.hugging_face import to_hugging_face
 from adamwprune.training import ConfigError
 from adamwprune.training.engine import train
-from adamwprune.training.identity import run_id, run_name
+from adamwprune.training.identity import identity, run_id, run_name
 from adamwprune.training.resolve import resolve
 from adamwprune.training.run import Run
 
@@ -51,7 +51,7 @@ def test_the_content_of_the_file_identifies_the_run_and_its_place_does_not(train
     elsewhere.write_bytes((trained / "best.pt").read_bytes())
     configs = [resolve(tiny.config(init=path and str(path))) for path in (trained / "best.pt", elsewhere, None)]
     configs.append(resolve(tiny.config(init=str(trained / "last.pt"))))
-    ids = [run_id(config, "data") for config in configs]
+    ids = [run_id(identity(config, "data")) for config in configs]
     assert ids[0] == ids[1]
     assert len(set(ids)) == 3
     assert run_name(configs[0]) == "lenet5_w0.5_tuned-tiny-adamw-none-s0"

@@ -19,7 +19,7 @@ from adamwprune.models.lenet5 import LeNet5
 from adamwprune.training import ConfigError, DirectoryError, memory, micro_batch
 from adamwprune.training.batches import parts_of
 from adamwprune.training.engine import train
-from adamwprune.training.identity import run_id
+from adamwprune.training.identity import identity, run_id
 from adamwprune.training.resolve import resolve
 from adamwprune.training.run import Run
 
@@ -149,9 +149,9 @@ def test_a_run_keeps_its_parts_and_is_told_apart(monkeypatch: pytest.MonkeyPatch
 
 def test_other_runs_are_the_runs_they_were() -> None:
     """Run folders that were written before this setting existed are still found."""
-    known = run_id(resolve(tiny.config(device="cpu")), "data")
-    assert known == run_id(resolve(tiny.config(device="cpu", micro_batch="16")), "data")
-    assert known != run_id(resolve(tiny.config(device="cpu", micro_batch="auto")), "data")
+    known = run_id(identity(resolve(tiny.config(device="cpu")), "data"))
+    assert known == run_id(identity(resolve(tiny.config(device="cpu", micro_batch="16")), "data"))
+    assert known != run_id(identity(resolve(tiny.config(device="cpu", micro_batch="auto")), "data"))
 
 
 def test_out_of_memory_in_the_middle_says_what_to_lower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from adamwprune.prune import SCORES, Prune
 from adamwprune.training import ConfigError, RunConfig
 from adamwprune.training import identity as identity_module
 from adamwprune.training.config import BASES, METHODS, OPTIMIZERS
-from adamwprune.training.identity import run_id, run_name
+from adamwprune.training.identity import identity, run_id, run_name
 from adamwprune.training.recipes import RECIPES
 from adamwprune.training.resolve import METHOD_SCORES, PRUNE_FIELDS, SPAM_FIELDS, resolve, total_steps
 
@@ -316,14 +316,14 @@ def test_every_scientific_field_and_nothing_else_changes_the_id(monkeypatch: pyt
     monkeypatch.setattr("adamwprune.training.weights.checksum", lambda path: f"content of {path}")
     monkeypatch.setattr("adamwprune.training.identity.origin", lambda path: f"run in {path}")
     config = resolve(RunConfig(**STATE, base="adamwspam"))
-    reference = run_id(config, "data")
+    reference = run_id(identity(config, "data"))
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         changed = config.replace(**{f.name: not value if isinstance(value, bool) else f"{value}x"})
         if f.name == "device":  # its own entry too, and the kernels that run on it
-            assert run_id(config.replace(device="cuda"), "data") != reference
+            assert run_id(identity(config.replace(device="cuda"), "data")) != reference
         else:
-            assert (run_id(changed, "data") != reference) == f.metadata["science"], f.name
+            assert (run_id(identity(changed, "data")) != reference) == f.metadata["science"], f.name
     assert {f.name for f in dataclasses.fields(config) if not f.metadata["science"]} == {
         *("data_dir", "checkpoint_every", "activation_checkpointing", "target_accuracy", "target_loss"),
     }
@@ -331,12 +331,12 @@ def test_every_scientific_field_and_nothing_else_changes_the_id(monkeypatch: pyt
 
 def test_data_and_component_versions_change_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
     config = resolve(RunConfig())
-    seen = {run_id(config, "data"), run_id(config, "other data")}
+    seen = {run_id(identity(config, "data")), run_id(identity(config, "other data"))}
     components = ("data", "kernels", "models", "optim", "prune")
     for component in components:
         with monkeypatch.context() as patch:
             patch.setattr(f"adamwprune.{component}.VERSION", 10**6)
-            seen.add(run_id(config, "data"))
+            seen.add(run_id(identity(config, "data")))
     monkeypatch.setattr(identity_module, "VERSION", 10**6)
-    seen.add(run_id(config, "data"))
+    seen.add(run_id(identity(config, "data")))
     assert len(seen) == 3 + len(components)

@@ -81,7 +81,7 @@ def test_a_part_is_a_run_of_its_own_and_the_whole_is_what_it_was() -> None:
     whole, part, other = (resolve(tiny.config(train_examples=count)) for count in (None, PART, PART + 1))
     assert "train_examples" not in identity(whole, "data")["config"]
     assert identity(part, "data")["config"]["train_examples"] == PART
-    assert len({run_id(config, "data") for config in (whole, part, other)}) == 3
+    assert len({run_id(identity(config, "data")) for config in (whole, part, other)}) == 3
 
 
 @pytest.mark.parametrize(

@@ -31,18 +31,19 @@ class Run:
 def plan(configs: Iterable[RunConfig]) -> list[Run]:
     """Resolves and validates all configs before anything is written; two that resolve to the same run are one."""
     from adamwprune import data
-    from adamwprune.training import identity, takeover
+    from adamwprune.training import takeover
+    from adamwprune.training.identity import identity, run_id, run_name
     from adamwprune.training.resolve import resolve
 
     runs: dict[str, Run] = {}
     for config in configs:
         resolved = resolve(config)
         assert resolved.data is not None
-        checksum = data.checksum(resolved.data, resolved.data_dir)
-        run_id = identity.run_id(resolved, checksum)
+        decides = identity(resolved, data.checksum(resolved.data, resolved.data_dir))
         if resolved.resume_from:
-            takeover.check_same(resolved.resume_from, identity.identity(resolved, checksum))
-        runs.setdefault(run_id, Run(run_id=run_id, name=identity.run_name(resolved), config=resolved))
+            takeover.check_same(resolved.resume_from, decides)
+        key = run_id(decides)
+        runs.setdefault(key, Run(run_id=key, name=run_name(resolved), config=resolved))
     return list(runs.values())
 
 

@@ -66,13 +66,13 @@ def train(
     """
     config = resolve(config)
     ranks.share(known(config.batch_size) // config.accumulate)
-    checksum = data.checksum(known(config.data), config.data_dir)
-    folder = RunDirectory(Path(directory), run_id(config, checksum))
-    folder.check(identity(config, checksum)["config"])
+    decides = identity(config, data.checksum(known(config.data), config.data_dir))
+    folder = RunDirectory(Path(directory), run_id(decides))
+    folder.check(decides["config"])
     if resume and (result := folder.stored_result()) is not None:
         return result
     if config.resume_from and not (resume and folder.last.is_file()):
-        takeover.check(config.resume_from, identity(config, checksum))
+        takeover.check(config.resume_from, decides)
     with (
         device.settings(config.device, config.threads, config.deterministic),
         ranks.joined(config.device),
@@ -84,7 +84,7 @@ def train(
             {
                 "name": run_name(config),
                 "config": config.as_dict(),
-                "identity": identity(config, checksum),
+                "identity": decides,
                 "environment": environment(config),
             },
             resume,

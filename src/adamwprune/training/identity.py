@@ -78,9 +78,9 @@ def origin(path: str) -> str:
         raise ConfigError(f"resume_from={path!r} is not the directory of a run: {error}") from error
 
 
-def run_id(resolved: RunConfig, data_checksum: str) -> str:
+def run_id(identity: dict[str, Any]) -> str:
     """Twelve hex digits that two runs share only if nothing that decides their numbers differs."""
-    text = json.dumps(identity(resolved, data_checksum), sort_keys=True)
+    text = json.dumps(identity, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
