@@ -65,7 +65,7 @@ def train(
         Interrupted: ``should_stop`` said so; the same call goes on from there.
     """
     config = resolve(config)
-    ranks.share(known(config.batch_size) // config.accumulate)
+    ranks.share(known(config.batch_size) // config.accumulate)  # uneven parts are refused before anything is written
     decides = identity(config, data.checksum(known(config.data), config.data_dir))
     folder = RunDirectory(Path(directory), run_id(decides))
     folder.check(decides["config"])
@@ -139,10 +139,9 @@ class Loop:
         """Start, or restore the last checkpoint and cut the records back to it."""
         if not folder.last.is_file():
             folder.forget_best(outcome.BEST)
-            at_once = ranks.share(known(run.config.batch_size)) // run.parts
             part = run.config.train_examples
             on = "" if part is None else f" on {part} training images"
-            folder.log(f"started {run_name(run.config)}, {run.steps} steps{on}, {at_once} examples at once")
+            folder.log(f"started {run_name(run.config)}, {run.steps} steps{on}, {run.at_once} examples at once")
             return cls(run, folder, on_progress, folder.records(folder.metrics), folder.records(folder.memory))
         saved = checkpoint.load(folder.last, folder.run_id)
         run.restore(saved["run"])

@@ -87,6 +87,11 @@ class Run:
         return self.task.units_per_step // known(self.config.batch_size)
 
     @property
+    def at_once(self) -> int:
+        """Examples in a part of a rank's share of a batch."""
+        return ranks.share(known(self.config.batch_size)) // self.parts
+
+    @property
     def epoch(self) -> float:
         """Passes over the training data."""
         epochs = self.step / self.steps_per_epoch
@@ -190,8 +195,7 @@ class Run:
         """What would make a step take less memory."""
         config = self.config
         if config.micro_batch:
-            at_once = ranks.share(known(config.batch_size)) // self.parts
-            words = [f"give a micro_batch of less than the {at_once} that {config.micro_batch!r} found"]
+            words = [f"give a micro_batch of less than the {self.at_once} that {config.micro_batch!r} found"]
         else:
             divides = f"it must divide {config.batch_size}"
             words = [f"raise accumulate={config.accumulate}, which keeps the result ({divides})"]
