@@ -41,6 +41,11 @@ from adamwprune import kernels
 Candidates = Iterator[tuple[str, Callable[[], Run]]]
 
 
+def unnamed(shapes: Shapes) -> list[torch.nn.Parameter]:
+    """Random weights with random gradients, as other optimizers take them."""
+    return [p for _, p in parameters(shapes)]
+
+
 def fused(shapes: Shapes, memory_format: torch.memory_format = torch.preserve_format) -> torch.optim.Optimizer:
     """What everything is compared with."""
     return torch.optim.AdamW(parameters(shapes, memory_format=memory_format), fused=True)
@@ -48,8 +53,8 @@ def fused(shapes: Shapes, memory_format: torch.memory_format = torch.preserve_fo
 
 def clipped_fused(shapes: Shapes) -> Run:
     """Torch's clipping and fused step."""
-    optimizer = fused(shapes)
-    params = [p for group in optimizer.param_groups for p in group["params"]]
+    params = unnamed(shapes)
+    optimizer = torch.optim.AdamW(params, fused=True)
     return lambda: (torch.nn.utils.clip_grad_norm_(params, 1.0), optimizer.step())
 
 
@@ -135,22 +140,18 @@ def channels_last(shapes: Shapes) -> Candidates:
 
 def others(shapes: Shapes) -> Candidates:
     """Other ways to keep half of the weights at zero."""
-
-    def listed() -> list[torch.nn.Parameter]:
-        return [p for _, p in parameters(shapes)]
-
-    yield "the original's masks, its AdamW (AMSGrad)", lambda: rivals.original_masks(listed(), 0.5).step
+    yield "the original's masks, its AdamW (AMSGrad)", lambda: rivals.original_masks(unnamed(shapes), 0.5).step
     yield (
         "the original's masks, torch's fused AdamW",
-        lambda: rivals.BoolMasks(torch.optim.AdamW(listed(), fused=True), 0.5).step,
+        lambda: rivals.BoolMasks(torch.optim.AdamW(unnamed(shapes), fused=True), 0.5).step,
     )
-    yield "torchao PruneOptimizer, mask fixed", lambda: rivals.torchao_pruner(listed(), 0.5, healing=True).step
-    yield "torchao PruneOptimizer, pruning", lambda: rivals.torchao_pruner(listed(), 0.5, healing=False).step
+    yield "torchao PruneOptimizer, mask fixed", lambda: rivals.torchao_pruner(unnamed(shapes), 0.5, healing=True).step
+    yield "torchao PruneOptimizer, pruning", lambda: rivals.torchao_pruner(unnamed(shapes), 0.5, healing=False).step
 
 
 def torchao(shapes: Shapes) -> Candidates:
     """torchao's 8-bit AdamW."""
-    yield "torchao AdamW8bit", lambda: rivals.torchao_8bit([p for _, p in parameters(shapes)]).step
+    yield "torchao AdamW8bit", lambda: rivals.torchao_8bit(unnamed(shapes)).step
 
 
 GROUPS: dict[str, Callable[[Shapes], Candidates]] = {

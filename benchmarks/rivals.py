@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from adamwprune.optim.groups import parameters
+
 
 class BoolMasks:
     """The masking of the original AdamWPrune, stated anew: one bool per weight, multiplied in at every step.
@@ -18,8 +20,7 @@ class BoolMasks:
 
     def __init__(self, optimizer: torch.optim.Optimizer, sparsity: float) -> None:
         self.optimizer = optimizer
-        params = [p for group in optimizer.param_groups for p in group["params"]]
-        self.masks = {p: torch.rand_like(p) >= sparsity for p in params}
+        self.masks = {p: torch.rand_like(p) >= sparsity for p in parameters(optimizer.param_groups)}
 
     @torch.no_grad()
     def step(self) -> None:

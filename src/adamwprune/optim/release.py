@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from adamwprune.prune.shards import local
+
 if TYPE_CHECKING:
     from adamwprune.optim.adam import AdamFamily
 
@@ -113,7 +115,7 @@ def check_release(optimizer: AdamFamily) -> None:
 def _check_reduced(p: Tensor) -> None:
     """ValueError where other ranks have a part of the gradient; ``fully_shard`` reduces it before it calls hooks."""
     distributed = torch.distributed
-    if hasattr(p, "device_mesh") or not distributed.is_available() or not distributed.is_initialized():
+    if local(p) is not p or not distributed.is_available() or not distributed.is_initialized():
         return
     if distributed.get_world_size() > 1:
         raise ValueError(

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from adamwprune.models import BLOCKS
+from adamwprune.optim.groups import parameters
+from adamwprune.prune.shards import everywhere, local
 from adamwprune.training import ranks
 
 
@@ -32,9 +34,9 @@ def whole(state: Any) -> Any:
         return {key: whole(value) for key, value in state.items()}
     if isinstance(state, list):
         return [whole(value) for value in state]
-    if not _is_spread(state):
+    if not isinstance(state, Tensor) or local(state) is state:
         return state
-    full: Tensor = state.full_tensor()
+    full = everywhere(state)
     return full.cpu() if ranks.rank() == 0 else None
 
 
@@ -45,11 +47,10 @@ def load(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Give an optimizer the state of a whole state dict."""
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    keys = [key for group in state["param_groups"] for key in group["params"]]
+    keys = parameters(state["param_groups"])
     entries = {
         key: {name: rows(value, p) for name, value in state["state"][key].items()}
-        for key, p in zip(keys, params, strict=True)
+        for key, p in zip(keys, parameters(optimizer.param_groups), strict=True)
         if key in state["state"]
     }
     optimizer.load_state_dict({**state, "state": entries})
@@ -57,13 +58,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
 
 def rows(value: Any, p: Tensor) -> Any:
     """A whole tensor of ``p``'s shape, spread as ``p`` is; anything else as it is."""
-    if not _is_spread(p) or not isinstance(value, Tensor) or value.shape != p.shape:
+    if local(p) is p or not isinstance(value, Tensor) or value.shape != p.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
 
     # Every rank has read the same file: nothing needs to be sent.
     return distribute_tensor(value.to(p.device), p.device_mesh, p.placements, src_data_rank=None)  # type: ignore[attr-defined]
-
-
-def _is_spread(value: Any) -> bool:
-    return hasattr(value, "full_tensor")
