@@ -131,14 +131,8 @@ class Results:
 
 def say(progress: Progress) -> None:
     """A line for each evaluation."""
-    if progress.phase == "evaluate":
-        found = progress.metrics
-        print(
-            f"  step {progress.step} of {progress.steps}: validation loss {found['val_loss']:.4f}, "
-            f"accuracy {found['val_accuracy']:.4f}, sparsity {found['sparsity']:.4f}, "
-            f"{found['throughput']['per_second']:.0f} {found['throughput']['unit']}/s",
-            flush=True,
-        )
+    if progress.news:
+        print(f"  {progress.news}", flush=True)
 
 
 def estimate(matrix: Matrix, runs: Sequence[RunConfig]) -> int:

@@ -156,6 +156,11 @@ def test_progress_is_reported(tmp_path: Path) -> None:
     assert [p.epoch for p in seen if p.phase == "evaluate"] == [4, 6]
     assert (seen[-1].phase, seen[-1].step) == ("done", tiny.STEPS)
     assert seen[-1].metrics["val_accuracy"] == lines(tmp_path / "metrics.jsonl")[-1]["val_accuracy"]
+    news = [p.news for p in seen if p.news]
+    assert [line.split(":")[0] for line in news] == [
+        f"step {p.step} of {tiny.STEPS}" for p in seen if p.phase == "evaluate"
+    ]
+    assert all(line.split(": ")[1] in (tmp_path / "log.txt").read_text() for line in news)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

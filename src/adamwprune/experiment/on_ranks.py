@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from adamwprune.experiment import display, index
 from adamwprune.experiment.lease import lease
@@ -57,12 +56,8 @@ def run_on_ranks(path: Path, run: Run, *, kept_gradients: bool = False) -> int:
 
 
 def _say(screen: display.Display, progress: Progress) -> None:
-    if progress.phase == "evaluate":
-        latest: dict[str, Any] = progress.metrics
-        screen.note(
-            f"step {progress.step} of {progress.steps}: validation loss {latest['val_loss']:.4f}, "
-            f"accuracy {latest['val_accuracy']:.4f}, sparsity {latest['sparsity']:.4f}"
-        )
+    if progress.news:
+        screen.note(progress.news)
 
 
 @contextmanager

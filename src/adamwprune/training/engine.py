@@ -35,6 +35,13 @@ class Progress:
     metrics: dict[str, Any]
     phase: str
 
+    @property
+    def news(self) -> str | None:
+        """A line about the evaluation that was just made; None at other times."""
+        if self.phase != "evaluate":
+            return None
+        return f"step {self.step} of {self.steps}: {outcome.line(self.metrics)}"
+
 
 def train(
     config: RunConfig,
@@ -217,11 +224,7 @@ class Loop:
         where = {name: self.latest[name] for name in ("epoch", "step", "seconds")}
         self.metrics.append(self.latest)
         self.memory.append({**where, **memory.sample(run.optimizer, run.config.device)})
-        self.folder.log(
-            f"epoch {run.epoch} step {run.step}: train loss {train_loss:.4f}, validation loss {scores.loss:.4f}, "
-            f"accuracy {scores.accuracy:.4f}, sparsity {self.latest['sparsity']:.4f}, "
-            f"{self.latest['throughput']['per_second']:.0f} {run.task.unit}/s"
-        )
+        self.folder.log(f"epoch {run.epoch} step {run.step}: train loss {train_loss:.4f}, {outcome.line(self.latest)}")
         if run.task.broken:
             name, reason = next(iter(run.task.broken.items()))
             self.folder.log(f"{len(run.task.broken)} examples could not be read, the first being {name} ({reason})")

@@ -25,6 +25,15 @@ def described(split: str, run: Run, scores: Scores) -> dict[str, Any]:
     return {f"{split}_loss": scores.loss, f"{split}_accuracy": scores.accuracy, f"{split}_perplexity": perplexity}
 
 
+def line(record: dict[str, Any]) -> str:
+    """An evaluation for people."""
+    speed = record["throughput"]
+    return (
+        f"validation loss {record['val_loss']:.4f}, accuracy {record['val_accuracy']:.4f}, "
+        f"sparsity {record['sparsity']:.4f}, {speed['per_second']:.0f} {speed['unit']}/s"
+    )
+
+
 def measured(
     run: Run, folder: RunDirectory, latest: dict[str, Any], best: dict[str, dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
