@@ -174,6 +174,7 @@ def test_the_defaults_are_the_default_preset() -> None:
         ("CONFIG_EPOCHS=3", 'CONFIG_EPOCHS is text: write CONFIG_EPOCHS="3"'),
         ('CONFIG_EPOCHS="many"', "CONFIG_EPOCHS: 'many' is not a whole number"),
         ('CONFIG_SPARSITIES="50 70"', "'50' is not a sparsity in [0, 1): write 70 % as 0.7"),
+        ('CONFIG_SPARSITIES="half"', "'half' is not a sparsity in [0, 1)"),
         ('CONFIG_SMALL_WIDTHS="0.5 2"', "CONFIG_SMALL_WIDTHS: '2' is not a width in (0, 1): half as wide is 0.5"),
         ("CONFIG_ADAM_STATE=y", "has no effect: it needs CONFIG_OPTIMIZER_ADAM"),
         ("CONFIG_SGD_STATE=y", "there is no CONFIG_SGD_STATE"),

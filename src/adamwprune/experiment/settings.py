@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,22 +128,20 @@ def _list(kconfig: Kconfig, symbol: str, convert: Any) -> Iterable[Any]:
 
 
 def _sparsity(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value < 1.0:
-        raise ExperimentError(f"{word!r} is not a sparsity in [0, 1): write 70 % as 0.7")
-    return value
+    return _number(word, lambda x: 0.0 <= x < 1.0, "a sparsity in [0, 1): write 70 % as 0.7")
 
 
 def _small_width(word: str) -> float:
+    return _number(word, lambda x: 0.0 < x < 1.0, "a width in (0, 1): half as wide is 0.5")
+
+
+def _number(word: str, fits: Callable[[float], bool], expected: str) -> float:
     try:
         value = float(word)
     except ValueError:
-        value = 0.0
-    if not 0.0 < value < 1.0:
-        raise ExperimentError(f"{word!r} is not a width in (0, 1): half as wide is 0.5")
+        value = math.nan  # which lies in no range
+    if not fits(value):
+        raise ExperimentError(f"{word!r} is not {expected}")
     return value
 
 
