@@ -15,10 +15,10 @@ from adamwprune.optim import create_optimizer
 from adamwprune.prune import SCORES, Prune
 from adamwprune.training import ConfigError, RunConfig
 from adamwprune.training import identity as identity_module
-from adamwprune.training.config import BASES, METHODS, OPTIMIZERS
+from adamwprune.training.config import BASES, METHODS, OPTIMIZERS, PRUNE_FIELDS, SPAM_FIELDS
 from adamwprune.training.identity import identity, run_id, run_name
 from adamwprune.training.recipes import RECIPES
-from adamwprune.training.resolve import METHOD_SCORES, PRUNE_FIELDS, SPAM_FIELDS, resolve, total_steps
+from adamwprune.training.resolve import METHOD_SCORES, resolve, total_steps
 
 STATE = {"optimizer": "adamwprune", "pruning_method": "state", "target_sparsity": 0.7}
 ALL = [

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import types
 import typing
@@ -12,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from adamwprune.experiment.errors import ExperimentError
-from adamwprune.training.config import RunConfig
+from adamwprune.training.config import PRUNE_FIELDS, SPAM_FIELDS, RunConfig
 
 AXES = ("optimizer", "base", "pruning_method", "score", "target_sparsity", "distribution", "seed")
 """The fields in which the runs of a matrix differ; the others are common to all of them."""
@@ -29,11 +28,6 @@ GROUPS = (
 )
 """First field of each group, and the group's title, in the order of the dataclass."""
 
-SPAM_FIELDS = tuple(f.name for f in dataclasses.fields(RunConfig) if f.name.startswith("spam_"))
-PRUNE_FIELDS = (
-    "score", "target_sparsity", "prune_start", "prune_end", "prune_every", "schedule", "distribution", "pattern",
-    "regrow", "min_density",
-)  # fmt: skip
 ADAM_FIELDS = ("beta1", "beta2", "eps", "amsgrad")
 
 
@@ -105,8 +99,7 @@ def relevant(config: RunConfig) -> RunConfig:
 
     Settings are common to a matrix; what an arm does not use must not tell its runs apart.
     """
-    spam = config.optimizer == "adamwspam" or (config.optimizer == "adamwprune" and config.base == "adamwspam")
     unused: tuple[str, ...] = ADAM_FIELDS if config.optimizer == "sgd" else ("momentum",)
-    unused += () if spam else SPAM_FIELDS
+    unused += () if config.family == "adamwspam" else SPAM_FIELDS
     unused += PRUNE_FIELDS if config.pruning_method == "none" else ()
     return config.replace(**dict.fromkeys(unused))

@@ -121,6 +121,11 @@ class RunConfig:
         None, "validation loss whose first time is stored; the run goes on", science=False
     )
 
+    @property
+    def family(self) -> str:
+        """The optimizer whose recipe and settings apply: adamwprune's are its base's."""
+        return self.base if self.optimizer == "adamwprune" else self.optimizer
+
     def replace(self, **changes: Any) -> RunConfig:
         """A copy with some fields changed; unknown names are a TypeError."""
         return dataclasses.replace(self, **changes)
@@ -132,3 +137,13 @@ class RunConfig:
     def science(self) -> dict[str, Any]:
         """The fields that decide the run's numbers, in field order."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["science"]}
+
+
+#: Fields that act only where something is pruned.
+PRUNE_FIELDS = (
+    "score", "target_sparsity", "prune_start", "prune_end", "prune_every", "schedule", "distribution", "pattern",
+    "regrow", "min_density",
+)  # fmt: skip
+
+#: Fields that act only on optimizers of SPAM's family.
+SPAM_FIELDS = tuple(f.name for f in dataclasses.fields(RunConfig) if f.name.startswith("spam_"))

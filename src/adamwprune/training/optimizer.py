@@ -34,7 +34,7 @@ def prune_settings(config: RunConfig, steps: int) -> Prune | None:
 
 def spam_settings(config: RunConfig) -> Spam | None:
     """SPAM's settings; None where the optimizer is not of that kind."""
-    if family(config) != "adamwspam":
+    if config.family != "adamwspam":
         return None
     return Spam(
         theta=known(config.spam_theta),
@@ -66,11 +66,6 @@ def build(config: RunConfig, model: nn.Module, steps: int) -> torch.optim.Optimi
     )
 
 
-def family(config: RunConfig) -> str:
-    """The optimizer whose recipe and settings apply: adamwprune's are its base's."""
-    return config.base if config.optimizer == "adamwprune" else config.optimizer
-
-
 def clips_inside(config: RunConfig) -> bool:
     """Whether the optimizer clips gradients in its own step, so that the engine must not."""
-    return family(config) == "adamwadv"
+    return config.family == "adamwadv"

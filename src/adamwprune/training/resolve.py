@@ -16,9 +16,18 @@ from adamwprune.prune import ALIASES, AUTO_SCORE, SCORES, STATE_FAMILY, Prune, c
 from adamwprune.training import device, ranks
 from adamwprune.training.batches import parts_of, steps_per_epoch
 from adamwprune.training.checks import AUTO, check_train_examples, check_values
-from adamwprune.training.config import BASES, METHODS, OPTIMIZERS, PARALLEL, RunConfig, known
+from adamwprune.training.config import (
+    BASES,
+    METHODS,
+    OPTIMIZERS,
+    PARALLEL,
+    PRUNE_FIELDS,
+    SPAM_FIELDS,
+    RunConfig,
+    known,
+)
 from adamwprune.training.errors import ConfigError
-from adamwprune.training.optimizer import family, prune_settings, spam_settings
+from adamwprune.training.optimizer import prune_settings, spam_settings
 from adamwprune.training.recipes import PRUNING, RECIPES, SPAM, Recipe
 
 #: Scores of each method, its default first.
@@ -28,7 +37,6 @@ METHOD_SCORES = {
     "movement": ("movement",),
     "state": STATE_FAMILY,
 }
-PRUNE_FIELDS = ("score", "target_sparsity", "prune_every", *(f.name for f in dataclasses.fields(PRUNING)))
 #: Fields of which a run has exactly one.
 EITHER = (("epochs", "iterations"), ("eval_every", "eval_steps"))
 #: Fields that only networks for one kind of input read.
@@ -36,7 +44,6 @@ ONLY_FOR = {
     "image": ("augment", "cutout", "channels_last", "train_examples"),
     "tokens": ("context", "dropout", "eval_tokens", "activation_checkpointing"),
 }
-SPAM_FIELDS = ("spam_theta", "spam_interval", "spam_warmup", "spam_min_age", "spam_zscore")
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -70,7 +77,7 @@ def _resolve(config: RunConfig) -> RunConfig:
     _check_examples(config)
     config = _in_parts(config)
     config = _fill_family(config, recipe)
-    config = _fill(config, _spam_fields(config)) if family(config) == "adamwspam" else config
+    config = _fill(config, _spam_fields(config)) if config.family == "adamwspam" else config
     config = _fill_pruning(config) if config.pruning_method != "none" else config.replace(target_sparsity=0.0)
     spam_settings(config)  # raises where its steps do not fit together
     return config
@@ -122,7 +129,7 @@ def _check_choices(config: RunConfig) -> None:
     if config.pruning_method == "none":
         given = [name for name in PRUNE_FIELDS if getattr(config, name) is not None]
         _refuse(config, [name for name in given if (name, getattr(config, name)) != ("target_sparsity", 0.0)])
-    if family(config) != "adamwspam":
+    if config.family != "adamwspam":
         _refuse(config, [name for name in SPAM_FIELDS if getattr(config, name) is not None])
     if config.parallel == "fsdp":
         _check_spread(config)
@@ -165,7 +172,7 @@ def _refuse(config: RunConfig, names: list[str]) -> None:
         elif any(name in names for names in ONLY_FOR.values()):
             reason = f"{config.model} has no such setting"
         else:
-            reason = f"{family(config)} has no such setting"
+            reason = f"{config.family} has no such setting"
         raise ConfigError(f"{name}={getattr(config, name)!r} has no effect: {reason}; leave it out")
 
 
@@ -192,7 +199,7 @@ def _in_parts(config: RunConfig) -> RunConfig:
 
 def _fill_family(config: RunConfig, recipe: Recipe) -> RunConfig:
     """The optimizer's own fields; what its family has no value for is not its setting."""
-    defaults = dataclasses.asdict(recipe.families[family(config)])
+    defaults = dataclasses.asdict(recipe.families[config.family])
     foreign = [name for name, value in defaults.items() if value is None and getattr(config, name) is not None]
     _refuse(config, foreign)
     return _fill(config, defaults)
