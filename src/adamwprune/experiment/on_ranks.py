@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
-from adamwprune.experiment import display, index
+from adamwprune.experiment import display, index, signals
 from adamwprune.experiment.lease import lease
 from adamwprune.experiment.plan import Run, fetch_data
 from adamwprune.experiment.runner import Outcome
@@ -26,7 +24,8 @@ def run_on_ranks(path: Path, run: Run, *, kept_gradients: bool = False) -> int:
     screen = display.create()
     with ExitStack() as stack:
         stack.enter_context(ranks.joined(run.config.device))
-        stop = stack.enter_context(_stopped())
+        stop = threading.Event()
+        stack.enter_context(signals.handled(stop.set))  # torchrun hands them on to every rank
         if first:
             folder = ResultsFolder.open_or_create(path, path.name)
             stack.enter_context(lease(path / LOCK, str(path)))
@@ -58,15 +57,3 @@ def run_on_ranks(path: Path, run: Run, *, kept_gradients: bool = False) -> int:
 def _say(screen: display.Display, progress: Progress) -> None:
     if progress.news:
         screen.note(progress.news)
-
-
-@contextmanager
-def _stopped() -> Iterator[threading.Event]:
-    """Set by Ctrl-C and SIGTERM, which torchrun hands on to every rank."""
-    stop = threading.Event()
-    before = {name: signal.signal(name, lambda *_: stop.set()) for name in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)

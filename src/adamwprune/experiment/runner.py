@@ -7,18 +7,16 @@ import contextlib
 import json
 import os
 import queue
-import signal
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import psutil
 
-from adamwprune.experiment import index
+from adamwprune.experiment import index, signals
 from adamwprune.experiment.display import Display
 from adamwprune.experiment.errors import ExperimentError
 from adamwprune.experiment.plan import Run
@@ -80,7 +78,10 @@ class Runner:
     def run(self) -> Outcome:
         """Runs until nothing is left to do or a signal asks to stop."""
         size = min(self.jobs, len(self.pending))
-        with self._signals(), self.display.running(self.folder.path.name, len(self.runs), len(self.pending), size):
+        with (
+            signals.handled(self._signalled),
+            self.display.running(self.folder.path.name, len(self.runs), len(self.pending), size),
+        ):
             try:
                 for slot in range(size):
                     self._start(slot)
@@ -177,18 +178,8 @@ class Runner:
         for worker in self.workers:
             worker.stop()
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        def handle(_number: int, _frame: FrameType | None) -> None:
-            self.signals += 1
-
-        watched: Iterable[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, handle) for number in watched}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _signalled(self) -> None:
+        self.signals += 1
 
     def _log(self, event: str, run: Run, **details: Any) -> None:
         line = {"time": time.time(), "event": event, "run_id": run.run_id, "name": run.name, **details}
