@@ -15,9 +15,7 @@ import queue
 import signal
 import sys
 import threading
-import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,8 +24,6 @@ from adamwprune.training.config import RunConfig
 from adamwprune.training.errors import Interrupted
 
 ENGINE = "adamwprune.training.engine"
-REPORT_EVERY = 0.25
-"""Seconds between progress messages."""
 
 LEFTOVER = 60.0
 """Seconds to wait for a run directory that a dying worker still holds."""
@@ -68,7 +64,7 @@ class Worker:
                 result = self.engine.train(
                     RunConfig(**task["config"]),
                     directory,
-                    on_progress=self._progress(),
+                    on_progress=self._report,
                     should_stop=self.stop.is_set,
                 )
         except Interrupted:
@@ -79,26 +75,15 @@ class Worker:
         else:
             self._say("done", status=result["status"], reason=result.get("reason"))
 
-    def _progress(self) -> Callable[[Any], None]:
-        last = 0.0
-
-        def report(progress: Any) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last < REPORT_EVERY and progress.step < progress.steps:
-                return
-            last = now
-            metrics = {key: progress.metrics.get(key) for key in ("val_accuracy", "sparsity")}
-            self._say(
-                "progress",
-                epoch=progress.epoch,
-                epochs=progress.epochs,
-                step=progress.step,
-                steps=progress.steps,
-                **metrics,
-            )
-
-        return report
+    def _report(self, progress: Any) -> None:
+        self._say(
+            "progress",
+            epoch=progress.epoch,
+            epochs=progress.epochs,
+            step=progress.step,
+            steps=progress.steps,
+            **{name: progress.metrics.get(name) for name in ("val_accuracy", "sparsity")},
+        )
 
     def _say(self, event: str, **details: Any) -> None:
         print(json.dumps({"event": event, **details}), file=self.answers, flush=True)
