@@ -149,8 +149,8 @@ def test_live_display_shows_runs_and_time(fake_matrix: FakeMatrix) -> None:
 
 def test_default_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = 1 << 40
-    monkeypatch.setattr("adamwprune.experiment.runner.available_cores", lambda: 8)
-    monkeypatch.setattr("adamwprune.experiment.runner.available_memory", lambda: memory)
+    monkeypatch.setattr("adamwprune.training.machine.cores", lambda: 8)
+    monkeypatch.setattr("adamwprune.training.machine.free_memory", lambda: memory)
     one = make_run(0)
     assert default_jobs([one]) == 8
     for config, jobs in (({"threads": 3}, 2), ({"threads": 16}, 1), ({"threads": 0}, 1), ({"device": "cuda"}, 1)):

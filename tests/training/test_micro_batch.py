@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from test_engine_resume import assert_same_run, in_pieces
 
 from adamwprune.models.lenet5 import LeNet5
-from adamwprune.training import ConfigError, DirectoryError, memory, micro_batch
+from adamwprune.training import ConfigError, DirectoryError, machine, micro_batch
 from adamwprune.training.batches import parts_of
 from adamwprune.training.engine import train
 from adamwprune.training.identity import identity, run_id
@@ -116,13 +116,13 @@ def test_on_a_cpu_what_a_backward_pass_keeps_is_counted(monkeypatch: pytest.Monk
         example = (kept[1] - kept[0]) // 4
         weights = 4 * sum(p.numel() for p in run.model.parameters())
         free = 4 * weights + int(name) * micro_batch.PEAK * example + example
-        monkeypatch.setattr(memory, "available", lambda free=free: free)
+        monkeypatch.setattr(machine, "free_memory", lambda free=free: free)
         assert Run(resolve(tiny.config(micro_batch="auto"))).parts == 16 // holds
     assert 6 * 16 * 16 * 4 <= example <= 100 * 16 * 16 * 4  # of 16x16 pixels, at least the first layer's output
 
 
 def test_memory_that_holds_no_example_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(memory, "available", lambda: 1000)
+    monkeypatch.setattr(machine, "free_memory", lambda: 1000)
     with pytest.raises(ConfigError, match="memory does not hold lenet5 with a single example"):
         train(tiny.config(micro_batch="auto"), tmp_path / "run")
     assert not (tmp_path / "run").exists()

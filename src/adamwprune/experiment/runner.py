@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import time
 from collections import Counter, deque
@@ -14,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from adamwprune.experiment import index, signals
 from adamwprune.experiment.display import Display
 from adamwprune.experiment.errors import ExperimentError
@@ -23,6 +20,7 @@ from adamwprune.experiment.plan import Run
 from adamwprune.experiment.pool import Message, WorkerProcess, start_worker
 from adamwprune.experiment.store import ResultsFolder
 from adamwprune.experiment.worker import ENGINE
+from adamwprune.training import machine
 
 ATTEMPTS = 2
 """A run whose worker dies goes on once more from its checkpoint; then it is marked failed."""
@@ -201,18 +199,6 @@ def default_jobs(runs: Iterable[Run]) -> int:
     configs = [run.config for run in runs]
     if any(config.device != "cpu" for config in configs):
         return 1
-    cores = available_cores()
+    cores = machine.cores()
     threads = max((config.threads or cores for config in configs), default=1)
-    return max(1, min(cores // threads, available_memory() // WORKER_BYTES))
-
-
-def available_memory() -> int:
-    """Bytes that new processes could take."""
-    return int(psutil.virtual_memory().available)
-
-
-def available_cores() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return max(1, min(cores // threads, machine.free_memory() // WORKER_BYTES))

@@ -10,9 +10,10 @@ from typing import Any
 from adamwprune.experiment import display, index
 from adamwprune.experiment.lease import lease
 from adamwprune.experiment.plan import Run, fetch_data
-from adamwprune.experiment.runner import Outcome, Runner, available_cores, default_jobs
+from adamwprune.experiment.runner import Outcome, Runner, default_jobs
 from adamwprune.experiment.store import LOCK, ResultsFolder, latest
 from adamwprune.experiment.worker import ENGINE
+from adamwprune.training import machine
 
 OK, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
@@ -43,11 +44,11 @@ def run_matrix(
         _announce(screen, folder, runs, new, adopted)
         index.rebuild(folder)
         jobs = jobs or default_jobs(runs)
-        if (wanted := jobs * max((run.config.threads for run in runs), default=1)) > available_cores():
+        if (wanted := jobs * max((run.config.threads for run in runs), default=1)) > machine.cores():
             screen.note(
-                f"warning: {jobs} runs at a time want {wanted} threads of {available_cores()}: expect them to crawl"
+                f"warning: {jobs} runs at a time want {wanted} threads of {machine.cores()}: expect them to crawl"
             )
-        threads = max(1, available_cores() // jobs)
+        threads = max(1, machine.cores() // jobs)
         outcome = Runner(folder, runs, screen, jobs=jobs, threads=threads, engine=engine).run()
         return conclude(screen, folder, runs, outcome)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from adamwprune.training import device, memory, ranks
+from adamwprune.training import device, machine, ranks
 from adamwprune.training.batches import divisors, parts_of
 from adamwprune.training.checks import AUTO
 from adamwprune.training.config import known
@@ -80,7 +80,7 @@ def _counted(run: Run, share: int) -> int:
     two, four = (_kept(run, *(x[:1].repeat(n, *[1] * (x.dim() - 1)) for x in (inputs, targets))) for n in (2, 4))
     example = PEAK * max(1, (four - two) // 2)
     weights = sum(p.numel() * p.element_size() for p in run.model.parameters())
-    free = memory.available() - (1 + STATE) * weights
+    free = machine.free_memory() - (1 + STATE) * weights
     return parts_of(share, free // example) if free >= example else share + 1
 
 
