@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from adamwprune.training.config import RunConfig
 
 if TYPE_CHECKING:
     from adamwprune.experiment.plan import Run
+    from adamwprune.experiment.store import ResultsFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +87,7 @@ def list_selection(selection: Selection) -> int:
     from adamwprune.experiment.store import ResultsFolder
 
     folder = ResultsFolder.open_or_create(selection.path, selection.path.name)
-    for run in selection.runs:
-        print(f"{run.run_id}  {folder.state(run).status:11}  {run.name}")
+    _print_runs(folder, selection.runs)
     print(f"{len(selection.runs)} runs in {selection.path}")
     return 0
 
@@ -126,9 +126,7 @@ def list_matrices(directory: Path | None, results_dir: Path) -> None:
 
     if directory is not None:
         folder = ResultsFolder.open(directory)
-        for run in folder.runs:
-            state = folder.state(run)
-            print(f"{run.run_id}  {state.status:11}  {run.name}" + (f"  ({state.reason})" if state.reason else ""))
+        _print_runs(folder, folder.runs)
         return
     for path in folders(results_dir):
         folder = ResultsFolder.open(path)
@@ -136,6 +134,12 @@ def list_matrices(directory: Path | None, results_dir: Path) -> None:
         print(
             f"{path}: {len(folder.runs)} runs, " + ", ".join(f"{number} {status}" for status, number in counts.items())
         )
+
+
+def _print_runs(folder: ResultsFolder, runs: Iterable[Run]) -> None:
+    for run in runs:
+        state = folder.state(run)
+        print(f"{run.run_id}  {state.status:11}  {run.name}" + (f"  ({state.reason})" if state.reason else ""))
 
 
 def doctor(data_dir: Path) -> None:

@@ -55,7 +55,7 @@ class Display:
         if state.status in ("finished", "failed"):
             self.done += 1
             self.ended_here += 1
-        self.note(f"[{self.done:>{len(str(self.total))}}/{self.total}] {describe(run, state)}{self._time_left()}")
+        self._note_with_count(describe(run, state))
 
     def idle(self, slot: int) -> None:
         """A worker has left."""
@@ -70,7 +70,7 @@ class Display:
         """Called a few times a second."""
         if time.monotonic() - self.last_line > HEARTBEAT:
             running = ", ".join(f"{fraction:.0%}" for fraction in self.fractions.values())
-            self.note(f"[{self.done:>{len(str(self.total))}}/{self.total}] running: {running}{self._time_left()}")
+            self._note_with_count(f"running: {running}")
 
     def seconds_left(self) -> float | None:
         """Estimated from the share of the work that was done since the start."""
@@ -79,9 +79,10 @@ class Display:
             return None
         return (time.monotonic() - self.began) * max(0.0, self.left - worked) / worked
 
-    def _time_left(self) -> str:
+    def _note_with_count(self, text: str) -> None:
         seconds = self.seconds_left()
-        return "" if seconds is None or self.done == self.total else f"  ({clock(seconds)} left)"
+        left = "" if seconds is None or self.done == self.total else f"  ({clock(seconds)} left)"
+        self.note(f"[{self.done:>{len(str(self.total))}}/{self.total}] {text}{left}")
 
 
 class LiveDisplay(Display):

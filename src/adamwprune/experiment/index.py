@@ -14,12 +14,8 @@ from typing import Any
 from adamwprune.experiment.plan import Run
 from adamwprune.experiment.store import ResultsFolder, State
 
-COLUMNS = {
-    "run_id": "TEXT PRIMARY KEY",
-    "name": "TEXT",
-    "directory": "TEXT",
-    "status": "TEXT",
-    "reason": "TEXT",
+#: Columns that are fields of a run's config, with their types.
+CONFIG = {
     "model": "TEXT",
     "data": "TEXT",
     "optimizer": "TEXT",
@@ -29,22 +25,19 @@ COLUMNS = {
     "distribution": "TEXT",
     "target_sparsity": "REAL",
     "seed": "INTEGER",
+}
+COLUMNS = {
+    "run_id": "TEXT PRIMARY KEY",
+    "name": "TEXT",
+    "directory": "TEXT",
+    "status": "TEXT",
+    "reason": "TEXT",
+    **CONFIG,
     "sparsity": "REAL",
     "val_accuracy": "REAL",
     "test_accuracy": "REAL",
     "seconds": "REAL",
 }
-CONFIG_COLUMNS = (
-    "model",
-    "data",
-    "optimizer",
-    "base",
-    "pruning_method",
-    "score",
-    "distribution",
-    "target_sparsity",
-    "seed",
-)
 
 
 def rebuild(folder: ResultsFolder) -> None:
@@ -71,7 +64,7 @@ def _connect(folder: ResultsFolder) -> Iterator[sqlite3.Connection]:
 def _put(database: sqlite3.Connection, folder: ResultsFolder, run: Run, state: State) -> None:
     result = state.result or {}
     final = result.get("final") or {}
-    row: dict[str, Any] = {name: getattr(run.config, name) for name in CONFIG_COLUMNS}
+    row: dict[str, Any] = {name: getattr(run.config, name) for name in CONFIG}
     row |= {
         "run_id": run.run_id,
         "name": run.name,
