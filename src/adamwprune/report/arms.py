@@ -12,6 +12,8 @@ PLACE_FIELDS = frozenset(
     {"activation_checkpointing", "data_dir", "checkpoint_every", "device", "threads", "deterministic"}
     | {"resume_from", "target_accuracy", "target_loss"}
 )
+# In what the runs of one arm may differ.
+BESIDE_ARM = PLACE_FIELDS | {"seed", "target_sparsity"}
 PRUNING_FIELDS = frozenset(
     {"pruning_method", "score", "target_sparsity", "prune_start", "prune_end", "prune_every", "schedule"}
     | {"distribution", "pattern", "regrow", "min_density"}

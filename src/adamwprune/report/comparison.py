@@ -7,12 +7,14 @@ Only finished runs get into a row.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from adamwprune.report.aggregate import Summary, median, paired_differences, summarise
 from adamwprune.report.arms import (
+    BESIDE_ARM,
     NAMED_FIELDS,
     PLACE_FIELDS,
     PRUNING_FIELDS,
@@ -144,7 +146,7 @@ def _row(runs: tuple[Run, ...]) -> Row:
 
 
 def _row_key(run: Run) -> tuple[object, ...]:
-    ignored = PLACE_FIELDS | {"seed", "target_sparsity"} | (PRUNING_FIELDS if run.target == 0.0 else frozenset())
+    ignored = BESIDE_ARM | (PRUNING_FIELDS if run.target == 0.0 else frozenset())
     if run.config.get("optimizer") != "adamwprune":
         ignored |= {"base"}
     return (run.target, *sorted((name, repr(value)) for name, value in run.config.items() if name not in ignored))
@@ -152,21 +154,16 @@ def _row_key(run: Run) -> tuple[object, ...]:
 
 def _told_apart(rows: list[Row]) -> list[Row]:
     """Rows whose names collide get the fields that tell them apart added."""
-    collisions = {(row.label, row.target) for row in rows if _count(rows, row) > 1}
-    ambiguous = {label for label, _ in collisions}
-    ignored = PLACE_FIELDS | {"seed", "target_sparsity"}
+    named = Counter((row.label, row.target) for row in rows)
+    ambiguous = {label for (label, _), number in named.items() if number > 1}
     told = []
     for row in rows:
         if row.label in ambiguous:
-            fields = differing((other.config for other in rows if other.label == row.label), ignored)
+            fields = differing((other.config for other in rows if other.label == row.label), BESIDE_ARM)
             added = ", ".join(f"{name}={row.config.get(name)}" for name in fields)
             row = replace(row, label=f"{row.label} [{added}]")
         told.append(row)
     return told
-
-
-def _count(rows: list[Row], row: Row) -> int:
-    return sum((other.label, other.target) == (row.label, row.target) for other in rows)
 
 
 def _place_small(rows: list[Row]) -> list[Row]:

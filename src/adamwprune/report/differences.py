@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adamwprune.report.arms import NAMED_FIELDS, PLACE_FIELDS, PRUNING_FIELDS
+from adamwprune.report.arms import BESIDE_ARM, NAMED_FIELDS, PRUNING_FIELDS
 from adamwprune.report.comparison import Comparison, Row
 from adamwprune.report.read import Run
 
 # Of what a run stored about itself: what can change numbers, times or bytes without being another arm.
 COMPARED_ENVIRONMENT = ("adamwprune", "commit", "torch", "python", "system", "device", "threads")
 COMPARED_IDENTITY = ("data", "backend", "versions")
-_IGNORED = PLACE_FIELDS | {"seed", "target_sparsity"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ def config_differences(comparison: Comparison) -> list[Difference]:
     for name in dict.fromkeys(name for row in arms.values() for name in row.config):
         values = {label: _value(row, name) for label, row in arms.items()}
         distinct = {repr(value) for value in values.values() if value is not None}
-        if name not in _IGNORED and len(distinct) > 1:
+        if name not in BESIDE_ARM and len(distinct) > 1:
             found.append(Difference(name, values, name in NAMED_FIELDS or name.startswith("spam_")))
     return found
 
@@ -47,7 +46,7 @@ def shared_config(comparison: Comparison) -> dict[str, Any]:
     shared = {}
     for name in dict.fromkeys(name for row in arms.values() for name in row.config):
         values = [value for row in arms.values() if (value := _value(row, name)) is not None]
-        if name not in _IGNORED and values and len({repr(value) for value in values}) == 1:
+        if name not in BESIDE_ARM and values and len({repr(value) for value in values}) == 1:
             shared[name] = values[0]
     return shared
 

@@ -77,8 +77,7 @@ def _seeds(row: Row) -> str:
 
 
 def _measured(row: Row) -> str:
-    summary = summarise(row.over_runs(lambda run: run.result.get("sparsity")))
-    return _plain(None if summary is None else 100 * summary.mean, ".2f")
+    return _mean([100 * share for share in row.over_runs(lambda run: run.result.get("sparsity"))], ".2f")
 
 
 def _kept(row: Row) -> str:
