@@ -25,6 +25,12 @@ def test_each_run_has_a_status_and_a_reason(tiny: Path) -> None:
     ]
 
 
+def test_a_run_whose_length_is_in_steps_stopped_after_a_step(folder: Any) -> None:
+    folder.add(status="unfinished", epochs=None, iterations=200)
+    (run,) = read_matrix(folder.write()).runs
+    assert (run.status, run.reason) == ("unfinished", "stopped after step 80 of 200")
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

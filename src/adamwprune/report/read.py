@@ -164,7 +164,10 @@ def _outcome(
     if not result:
         if not evaluations:
             return "unfinished", "no evaluation yet"
-        return "unfinished", f"stopped after epoch {evaluations[-1].epoch:g} of {config.get('epochs')}"
+        last, epochs = evaluations[-1], config.get("epochs")
+        if epochs is None:  # a run's length is one or the other
+            return "unfinished", f"stopped after step {last.step} of {config.get('iterations')}"
+        return "unfinished", f"stopped after epoch {last.epoch:g} of {epochs}"
     if result.get("status") == "finished":
         return "finished", None
     return "failed", str(result.get("reason") or "no reason stored")
