@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -95,6 +96,18 @@ def test_draws_a_single_dense_seed_and_a_single_target(plot: Plot, folder: Any) 
     folder.add(pruning_method="magnitude", target_sparsity=0.5)
     drawn_at_all = set() if plot.name == "perplexity" else {"png", "svg"}
     assert draw(plot, compare(read_matrix(folder.write()))[0]).keys() == drawn_at_all
+
+
+def test_a_run_that_was_evaluated_once_is_a_point(folder: Any) -> None:
+    folder.add()
+    path = folder.write()
+    row = compare(read_matrix(path))[0].rows[0]
+    markers = []
+    for runs in (row.runs, tuple(dataclasses.replace(run, evaluations=run.evaluations[-1:]) for run in row.runs)):
+        axes = Figure().add_subplot()
+        band(axes, dataclasses.replace(row, runs=runs), "val_accuracy", "epoch", looks([row])[row.label], 100.0)
+        markers.append(axes.get_lines()[0].get_marker())
+    assert markers == ["None", looks([row])[row.label].marker]
 
 
 def test_arms_never_look_alike(folder: Any) -> None:

@@ -70,7 +70,8 @@ def band(axes: Axes, row: Row, name: str, position: str, look: Look, scale: floa
     below = [m - s for m, s in zip(mean, spread, strict=True)]
     above = [m + s for m, s in zip(mean, spread, strict=True)]
     axes.fill_between(places, below, above, color=look.colour, alpha=0.15, linewidth=0)
-    axes.plot(places, mean, color=look.colour, linestyle=look.dashes, label=row.label)
+    alone = look.marker if len(places) == 1 else None  # a line through one point is not seen
+    axes.plot(places, mean, color=look.colour, linestyle=look.dashes, marker=alone, label=row.label)
 
 
 def zoom_past_start(axes: Axes, rows: Sequence[Row], measure: Measure, share: float = 0.3) -> None:
