@@ -7,6 +7,8 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from lab import (
     mlp,
     ours,
@@ -21,7 +23,8 @@ from oracle import MaskedAdam
 
 from adamwprune import AdamWPrune, Spam, clip_grad_norm_
 from adamwprune.kernels import Hyper, Job, reference
-from adamwprune.optim.slots import COMPACT_BELOW
+from adamwprune.optim import layout
+from adamwprune.optim.slots import COMPACT_BELOW, Slot
 from adamwprune.prune.masks import Mask
 
 #: A linear ramp to 60 %: 15, 30, 45 and 60 % masked after steps 4, 6, 8, 10; only the first stays above 70 % kept.
@@ -107,6 +110,62 @@ def test_copies_and_resumed_runs_take_up_the_layout(stop):
     train(model, optimizer, stop + 1, 12)
     for other in (resumed_model, copied_model):
         assert all(torch.equal(p, q) for p, q in zip(model.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("pruning", [{}, {"score": "movement"}, {"score": "hybrid"}], ids=str)
+def test_a_large_network_turns_compact_over_several_updates(pruning, monkeypatch):
+    """One tensor an update fits below the limit here; nothing that is computed tells when each turned compact."""
+
+    def make(model):
+        return AdamWPrune(model.named_parameters(), lr=0.01, prune=prune(**RAMP, **pruning))
+
+    def run(seen):
+        model = mlp()
+        optimizer = make(model)
+        slots = optimizer.pruner.slots.values()
+        train(model, optimizer, 1, 14, after=lambda step: seen.append(sum(slot.compact for slot in slots)))
+        return list(model.parameters()), optimizer.state_dict()["state"]
+
+    at_once, in_turn = [], []
+    expected, expected_state = run(at_once)
+    monkeypatch.setattr(layout, "PACKED_ANYWAY", 0)
+    params, state = run(in_turn)
+    assert at_once[:6] == [*in_turn[:5], 3] == [0, 0, 0, 0, 0, 3]
+    assert in_turn[5:] == [1, 1, 2, 2, *[3] * 5]
+    assert all(torch.equal(p, q) for p, q in zip(params, expected, strict=True))
+    for key, entry in expected_state.items():
+        assert all(torch.equal(value, state[key][name]) for name, value in entry.items())
+
+    model = mlp()
+    optimizer = make(model)
+    train(model, optimizer, 1, 7)
+    resumed_model, resumed = twin(make, model, optimizer)
+    assert all(slot.compact for slot in resumed.pruner.slots.values())  # a checkpoint's state is new memory anyway
+    train(resumed_model, resumed, 8, 14)
+    assert all(torch.equal(p, q) for p, q in zip(resumed_model.parameters(), expected, strict=True))
+
+
+@given(
+    tensors=st.lists(st.tuples(st.integers(1, 60), st.booleans()), min_size=1, max_size=8),
+    share=st.floats(0.0, 1.0),
+    anyway=st.integers(0, 80),
+)
+def test_what_turns_compact_together_fits_below_the_limit_or_is_one_tensor(tensors, share, anyway):
+    slots = []
+    for size, waits in tensors:
+        slot = Slot("", torch.zeros(size), 0, Mask.from_bool(torch.zeros(size, dtype=torch.bool)), may_compact=waits)
+        slots.append(slot)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "PACKED_SHARE", share)
+        patch.setattr(layout, "PACKED_ANYWAY", anyway)
+        chosen = list(layout.next_to_pack(slots))
+    limit = max(anyway, int(share * sum(size for size, _ in tensors)))
+    sizes = [slot.weight.numel() for slot in chosen]
+    left = [slot.weight.numel() for slot in slots if slot.may_compact and slot not in chosen]
+    assert all(slot.may_compact for slot in chosen)
+    assert bool(chosen) == any(waits for _, waits in tensors)
+    assert len(chosen) <= 1 or sum(sizes) <= limit
+    assert all(sum(sizes) + size > limit for size in left)  # nobody waits who would have fitted
 
 
 def test_loading_leaves_the_checkpoints_tensors_alone():

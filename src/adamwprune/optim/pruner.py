@@ -23,7 +23,7 @@ from adamwprune import kernels
 from adamwprune.optim import account, gradients, places
 from adamwprune.optim.copies import Copies, mask_once
 from adamwprune.optim.groups import parameters
-from adamwprune.optim.layout import PER_WEIGHT, take_mask
+from adamwprune.optim.layout import PER_WEIGHT, next_to_pack, pack, take_mask
 from adamwprune.optim.mask_update import new_masks
 from adamwprune.optim.owed import OwedFactors
 from adamwprune.optim.record import Loaded
@@ -209,6 +209,9 @@ class Pruner:
         sparsity = self.prune.sparsity * self._ramp.fraction(self.step)
         for slot, mask in new_masks(slots, [view(self, slot) for slot in slots], self.prune, sparsity, exchange):
             self._apply(slot, mask)
+        last = self.step >= self._ramp.end
+        for slot in [slot for slot in slots if slot.packable] if last else next_to_pack(slots):
+            pack(slot, self.optimizer.state[slot.weight])
         self.last_update = self.step
         self._copies.mask(self.slots.values())
 
@@ -250,7 +253,7 @@ class Pruner:
         """Take up a checkpoint whose state was already loaded, dense, into the optimizer."""
         self.step, self.last_update, self._waiting = loaded.step, loaded.last_update, loaded.waiting
         for p, slot in self.slots.items():
-            slot.mask, slot.exchange = None, None
+            slot.mask, slot.compact, slot.exchange = None, False, None
             slot.movement = loaded.movement.get(p)
             if p not in loaded.masks:
                 continue
@@ -258,6 +261,8 @@ class Pruner:
             # torch's state may still be the checkpoint's own tensors, which are not ours to change: take copies.
             state.update({name: state[name].clone() for name in PER_WEIGHT if name in state})
             take_mask(slot, state, loaded.masks[p].to(p.device))
+            if slot.packable:
+                pack(slot, state)
         for p, slot in self.slots.items():
             if self.optimizer.state.get(p):
                 self._hold_places(slot)

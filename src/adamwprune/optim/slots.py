@@ -16,7 +16,7 @@ from adamwprune.prune.masks import Mask
 from adamwprune.prune.scope import check_globs, glob_refusal, matches, name_refusal
 from adamwprune.prune.shards import local, ranks_of, shard
 
-#: Share of a tensor's weights from which down its state is stored for the kept ones only.
+#: Share of a tensor's weights from which down its state is to be stored for the kept ones only.
 COMPACT_BELOW = 0.7
 
 
@@ -35,6 +35,9 @@ class Slot:
     may_compact: bool = False
     """Whether masked weights are gone for good, so that their state need not be stored."""
 
+    compact: bool = False
+    """Whether state and movement are stored for kept weights only."""
+
     movement: Tensor | None = None
     """Accumulated -w g, float32: one entry per kept weight where compact, else flat of the weight's size."""
 
@@ -45,9 +48,11 @@ class Slot:
     """Address and version of the gradient tensor that ``exchange`` was last recorded from, after masking."""
 
     @property
-    def compact(self) -> bool:
-        """Whether state and movement are stored for kept weights only."""
-        return self.may_compact and self.mask is not None and self.mask.kept <= COMPACT_BELOW * self.mask.numel
+    def packable(self) -> bool:
+        """Whether its state is dense, and would better be compact."""
+        if self.compact or not self.may_compact or self.mask is None:
+            return False
+        return self.mask.kept <= COMPACT_BELOW * self.mask.numel
 
     @property
     def masked(self) -> int:
