@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -43,7 +45,9 @@ def single(model, settings):
         optimizer = OTHERS[settings.pop("attached")](model.named_parameters(), lr=0.01)
         ap.attach(optimizer, prune(**settings))
         return optimizer
-    return ap.AdamWPrune(model.named_parameters(), lr=0.01, prune=prune(**settings))
+    settings = dict(settings)
+    options = settings.pop("optimizer", {})
+    return ap.AdamWPrune(model.named_parameters(), lr=0.01, prune=prune(**settings), **options)
 
 
 def whole(state):
@@ -165,6 +169,36 @@ def load_whole(rank, folder, settings):
 def test_one_process_without_shards_loads_it(ranks, tmp_path, settings):
     ranks(2, save, str(tmp_path), settings, True)
     ranks(1, load_whole, str(tmp_path), settings)
+
+
+def whole_and_back(rank, settings):
+    """`full_state_dict=True`: tensors are put together for the checkpoint, and spread again from the first rank's."""
+    model, optimizer = make(settings)
+    train(model, optimizer, 1, 7)
+    options = StateDictOptions(full_state_dict=True)
+    weights = copy.deepcopy(get_model_state_dict(model, options=options))
+    saved = copy.deepcopy(get_optimizer_state_dict(model, optimizer, options=options))
+    train(model, optimizer, 8, 14)
+    assert optimizer.pruner.at_target
+    for broadcast in (False, True):
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=broadcast)
+        other, resumed = make(settings)
+        set_model_state_dict(other, copy.deepcopy(weights), options=options)
+        set_optimizer_state_dict(other, resumed, copy.deepcopy(saved), options=options)
+        assert resumed.pruner.step == 7
+        train(other, resumed, 8, 14)
+        for p, q in zip(model.parameters(), other.parameters(), strict=True):
+            assert torch.equal(p.full_tensor(), q.full_tensor())
+
+
+SPAM = {"base": "adamwspam", "spam": ap.Spam(interval=5, min_age=2, warmup=2)}
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"optimizer": SPAM}, {"attached": "SGD", "score": "movement"}], ids=["AdamW", "SPAM", "SGD"]
+)
+def test_whole_state_dicts_go_out_and_back(ranks, settings):
+    ranks(2, whole_and_back, settings)
 
 
 def probe(rank):

@@ -99,7 +99,7 @@ def read(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: P
         record = saved.get("prune") or {}
         if record:
             loaded.step, loaded.last_update = record["step"], record["last_update"]
-            loaded.waiting |= record["waiting"]
+            loaded.waiting |= record.get("waiting", {})  # tools that flatten lose what is empty
         found, buffers = 0, len(loaded.movement)
         names = group.get("param_names", [str(key) for key in saved["params"]])
         for name, p, key in zip(names, group["params"], saved["params"], strict=True):

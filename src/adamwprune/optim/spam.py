@@ -184,12 +184,13 @@ class SpamClock:
         for params, record in groups:
             if not record:
                 continue
-            params, offsets = list(params), record["offsets"]
+            # Tools that flatten lose what is empty.
+            params, offsets, norms = list(params), record.get("offsets", []), record.get("norms", [])
             if record.get("version") != 1 or len(offsets) != len(params):
                 raise ValueError(
                     f"the checkpoint's spam record has version {record.get('version')!r} and counts of {len(offsets)} "
                     f"tensors: this release reads version 1, and its group has {len(params)}"
                 )
-            clock.step, clock.last_reset, clock.norms = record["step"], record["last_reset"], list(record["norms"])
+            clock.step, clock.last_reset, clock.norms = record["step"], record["last_reset"], list(norms)
             clock.offsets |= {p: offset for p, offset in zip(params, offsets, strict=True) if offset}
         return clock
