@@ -124,6 +124,11 @@ def test_auto_becomes_the_method_and_score_that_it_stands_for(start: float | Non
     assert (auto.pruning_method, auto.score) == (chosen, chosen)
 
 
+def test_auto_ranks_trained_weights_by_the_state_wherever_the_window_begins() -> None:
+    config = RunConfig(pruning_method="state", score="auto", target_sparsity=0.5, prune_start=0.1, init="trained.pt")
+    assert resolve(config).score == "state"
+
+
 def test_auto_is_a_choice_of_the_state_method_only() -> None:
     with pytest.raises(ConfigError, match="unknown score 'auto'"):
         resolve(RunConfig(pruning_method="magnitude", score="auto", target_sparsity=0.5))

@@ -144,7 +144,7 @@ def _read_mask(entry: dict[str, Any], p: Tensor) -> Mask | None:
     marks = entry.get(MASK, entry.get("exp_avg_sq"))
     if not isinstance(marks, Tensor):
         return None
-    if MASK in entry and marks.dim() == 1 and marks.numel():  # as earlier releases saved them
+    if MASK in entry and marks.dim() == 1 and marks.numel():  # packed bits, as of the first checkpoints
         return Mask.from_bits(marks, p.numel())
     if marks.shape != p.shape:
         return None
