@@ -30,7 +30,7 @@ from adamwprune.prune.masks import BLOCK, Mask
 INSTRUCTION_SETS = ("scalar", "avx2", "avx512")
 
 #: The interface that this module speaks, `ADAMW_INTERFACE` of csrc/adamw.h.
-_INTERFACE = 4
+_INTERFACE = 5
 
 #: Blocks below which a thread of its own costs more than it saves.
 _LEAST_BLOCKS = 64
@@ -55,16 +55,14 @@ _P, _I32, _I64, _F = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_f
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "adamw_best_isa": (_I32, []),
     "adamw_step": (None, [_P, _I64, _I64, _I64, _I32]),
-    "adamw_zero_masked": (None, [_P, _I32, _P, _I64, _I64, _I32]),
-    "adamw_zero_masked_filters": (None, [_P, _I32, _P, _I64, _I64, _I32, _I32, _I32]),
+    "adamw_zero_masked": (None, [_P, _I32, _P, _I64, _I64, _I32, _I32, _I32]),
     "adamw_scores": (_I64, [_P, _I64, _I64, _P, _I32]),
     "adamw_cut_room": (_I64, [_I64]),
     "adamw_cut": (_I32, [_P, _I64, _I64, _I64, _P, _P, _P, _P, _I32]),
     "adamw_mark": (_I64, [_P, _F, _I64, _P, _I32]),
     "adamw_block_starts": (None, [_P, _I64, _P]),
     "adamw_compact": (None, [_P, _I32, _P, _P, _P, _P, _I64, _I64, _I64, _I64, _P, _I32]),
-    "adamw_square_sums": (None, [_P, _I32, _P, _I64, _I64, _I64, _P, _I32]),
-    "adamw_square_sums_filters": (None, [_P, _I32, _P, _I64, _I64, _I64, _I32, _I32, _P, _I32]),
+    "adamw_square_sums": (None, [_P, _I32, _P, _I64, _I64, _I64, _I32, _I32, _P, _I32]),
 }
 
 
@@ -119,10 +117,21 @@ def filters(tensor: Tensor) -> tuple[int, int] | None:
     return None
 
 
+def _known_order(tensor: Tensor) -> tuple[int, int]:
+    """:func:`filters` of a tensor that the caller has made sure of."""
+    order = filters(tensor)
+    assert order is not None
+    return order
+
+
+def _readable(tensor: Tensor) -> Tensor:
+    """The tensor, or a row-major copy of one in an order that the library does not read."""
+    return tensor.detach().contiguous() if filters(tensor) is None else tensor
+
+
 def step(jobs: Sequence[Job], instruction_set: str | None = None) -> None:
     """Update the kept weights of the jobs' tensors and their compact state, in place."""
-    weights = [job.weight if filters(job.weight) is not None else job.weight.detach().contiguous() for job in jobs]
-    grads = [job.grad if filters(job.grad) is not None else job.grad.contiguous() for job in jobs]
+    weights, grads = [_readable(job.weight) for job in jobs], [_readable(job.grad) for job in jobs]
     table = np.array([_describe(*row) for row in zip(jobs, weights, grads, strict=True)], _TENSOR)
     blocks = sum(-(-job.weight.numel() // BLOCK) for job in jobs)
 
@@ -140,12 +149,11 @@ def step(jobs: Sequence[Job], instruction_set: str | None = None) -> None:
 def zero_masked(tensor: Tensor, mask: Mask, instruction_set: str | None = None) -> None:
     """Set the masked entries of a CPU tensor in an order that :func:`filters` knows to zero, in place."""
     address, size, bits, numel = tensor.data_ptr(), tensor.element_size(), mask.bits.data_ptr(), tensor.numel()
-    channels, taps = filters(tensor) or (0, 1)
-    name, order = ("adamw_zero_masked_filters", (channels, taps)) if channels else ("adamw_zero_masked", ())
+    order = _known_order(tensor)
 
     def run(first: int, last: int) -> None:
         low, high = first * BLOCK, min(last * BLOCK, numel)
-        call(name, address, size, bits, low, high, *order, instruction_set=instruction_set)
+        call("adamw_zero_masked", address, size, bits, low, high, *order, instruction_set=instruction_set)
 
     _in_threads(-(-numel // BLOCK), run)
     torch.autograd.graph.increment_version(tensor)
@@ -157,11 +165,10 @@ def kept_square_sum(grad: Tensor, mask: Mask | None, instruction_set: str | None
     sums = np.empty(blocks)
     bits = 0 if mask is None else mask.bits.data_ptr()
     what = grad.data_ptr(), TYPES[grad.dtype], bits, grad.numel()
-    channels, taps = filters(grad) or (0, 1)
-    name, order = ("adamw_square_sums_filters", (channels, taps)) if channels else ("adamw_square_sums", ())
+    order = _known_order(grad)
 
     def run(first: int, last: int) -> None:
-        call(name, *what, first, last, *order, sums.ctypes.data, instruction_set=instruction_set)
+        call("adamw_square_sums", *what, first, last, *order, sums.ctypes.data, instruction_set=instruction_set)
 
     _in_threads(blocks, run)
     return float(sums.sum())
@@ -225,7 +232,7 @@ def _in_threads(blocks: int, run: Callable[[int, int], None]) -> None:
 
 def _describe(job: Job, weight: Tensor, grad: Tensor) -> tuple[float | int, ...]:
     """A row of the table, of a weight and a gradient whose order in memory :func:`filters` knows."""
-    weight_channels, grad_channels = (found[0] if (found := filters(x)) else 0 for x in (weight, grad))
+    (weight_channels, _), (grad_channels, _) = map(_known_order, (weight, grad))
     hyper, state, mask = job.hyper, job.state, job.mask
     first, second, updates = state["exp_avg"], state["exp_avg_sq"], int(job.step) + 1
     coded, correction = first.dtype == torch.int8, state.get(CORRECTION)

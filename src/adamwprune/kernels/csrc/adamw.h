@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* Raised with every change of a structure or a function's arguments. */
-#define ADAMW_INTERFACE 4
+#define ADAMW_INTERFACE 5
 
 #define ADAMW_BLOCK 1024
 

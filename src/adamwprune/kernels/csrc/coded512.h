@@ -119,13 +119,6 @@ INLINE void update_group(const adamw_tensor *t, __m512 unit_first, __m512 unit_s
     lanes->most_second = most_second;
 }
 
-/* unit_of() of a group whose largest moments have the bits `bits`. */
-INLINE float new_unit(__m512i bits, float least, float most)
-{
-    const float largest = bits_float((uint32_t)_mm512_reduce_max_epi32(bits));
-    return largest != largest ? NAN : largest < least ? 0.0f : largest / most;
-}
-
 /* Moments to codes, and weights to where they lie. A group whose unit is 0 or lost has codes 0. */
 INLINE void code_group(const adamw_tensor *t, float unit_first, float unit_second, const int32_t weight_type,
                        const int compacted, const int corrected, group_lanes *lanes)
@@ -188,8 +181,8 @@ INLINE int step_group(const adamw_tensor *t, int64_t group, int64_t slot, const 
         lanes.count = gather_kept(t, weight_type, low, lanes.length, lanes.w, lanes.g, lanes.places);
     prefetch_group(t, weight_type, compacted, corrected, &lanes);
     update_group(t, _mm512_set1_ps(*first), _mm512_set1_ps(*second), weight_type, compacted, corrected, &lanes);
-    *first = new_unit(lanes.most_first, LEAST_FIRST, MOST_FIRST);
-    *second = new_unit(lanes.most_second, LEAST_SECOND, MOST_SECOND);
+    *first = unit_of_largest(_mm512_reduce_max_epi32(lanes.most_first), LEAST_FIRST, MOST_FIRST);
+    *second = unit_of_largest(_mm512_reduce_max_epi32(lanes.most_second), LEAST_SECOND, MOST_SECOND);
     code_group(t, *first, *second, weight_type, compacted, corrected, &lanes);
     return lanes.count;
 }

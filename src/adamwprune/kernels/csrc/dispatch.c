@@ -25,8 +25,7 @@ int32_t adamw_best_isa(void)
     return 0;
 }
 
-/* Set entries whose bit is 0 to zero: `size` bytes each, `first` to `last` of them, both multiples of 8 or the end. */
-void adamw_zero_masked(void *data, int32_t size, const uint8_t *bits, int64_t first, int64_t last, int32_t isa)
+static void zero_rows(void *data, int32_t size, const uint8_t *bits, int64_t first, int64_t last, int32_t isa)
 {
 #if defined(__x86_64__)
     if (isa == 2 && (size == 4 || size == 2)) {
@@ -43,15 +42,20 @@ void adamw_zero_masked(void *data, int32_t size, const uint8_t *bits, int64_t fi
     }
 }
 
-/* The same of filters that lie otherwise in memory; `first` is a multiple of ADAMW_BLOCK. */
-void adamw_zero_masked_filters(void *data, int32_t size, const uint8_t *bits, int64_t first, int64_t last,
-                               int32_t channels, int32_t taps, int32_t isa)
+/* Set entries whose bit is 0 to zero: `size` bytes each, `first` to `last` of them, both multiples of ADAMW_BLOCK or the
+ * end. `channels` and `taps`: how filters lie in memory (filters.h); 0 channels: row-major. */
+void adamw_zero_masked(void *data, int32_t size, const uint8_t *bits, int64_t first, int64_t last, int32_t channels,
+                       int32_t taps, int32_t isa)
 {
+    if (!channels) {
+        zero_rows(data, size, bits, first, last, isa);
+        return;
+    }
     uint32_t rows[FILTER_ROWS];
     for (int64_t low = first; low < last; low += FILTER_ROWS) {
         const int length = (int)(last - low < FILTER_ROWS ? last - low : FILTER_ROWS);
         rows_of_filters(rows, data, size, low, length, channels, taps);
-        adamw_zero_masked(rows, size, bits + low / 8, 0, length, isa);
+        zero_rows(rows, size, bits + low / 8, 0, length, isa);
         filters_of_rows(data, rows, size, low, length, channels, taps);
     }
 }
@@ -151,21 +155,20 @@ void adamw_compact(const void *entries, int32_t size, const uint8_t *before, con
     adamw_kernels_of(isa)->compact(entries, size, before, from, after, to, numel, kept, first, last, out);
 }
 
+/* Of blocks `first` to `last`, into `sums`; `channels` and `taps` as of adamw_zero_masked. */
 void adamw_square_sums(const void *grad, int32_t type, const uint8_t *bits, int64_t numel, int64_t first, int64_t last,
-                       double *sums, int32_t isa)
+                       int32_t channels, int32_t taps, double *sums, int32_t isa)
 {
-    adamw_kernels_of(isa)->square_sums(grad, type, bits, numel, first, last, sums);
-}
-
-/* The same of filters that lie otherwise in memory. */
-void adamw_square_sums_filters(const void *grad, int32_t type, const uint8_t *bits, int64_t numel, int64_t first,
-                               int64_t last, int32_t channels, int32_t taps, double *sums, int32_t isa)
-{
+    const adamw_kernels *kernels = adamw_kernels_of(isa);
+    if (!channels) {
+        kernels->square_sums(grad, type, bits, numel, first, last, sums);
+        return;
+    }
     uint32_t rows[ADAMW_BLOCK];
     const int size = size_of(type);
     for (int64_t block = first; block < last; block++) {
         const int64_t low = block * ADAMW_BLOCK;
         rows_of_filters(rows, grad, size, low, block_length(numel, low), channels, taps);
-        adamw_square_sums(origin(rows, size, low), type, bits, numel, block, block + 1, sums, isa);
+        kernels->square_sums(origin(rows, size, low), type, bits, numel, block, block + 1, sums);
     }
 }

@@ -81,7 +81,14 @@ static inline void decode_second(float *codes, const int *ends, const float *uni
     }
 }
 
-/* A group's largest entry over `most`, the largest code's value; 0 where all are (nearly) zero. */
+/* A group's largest entry, of which these are the bits, over `most`, the largest code's value; 0 where it is (nearly)
+ * zero. */
+static inline float unit_of_largest(int32_t bits, float least, float most)
+{
+    const float largest = bits_float(bits > 0x7f800000 ? 0x7fc00000u : (uint32_t)bits);
+    return largest < least ? 0.0f : largest / most;
+}
+
 static inline float unit_of(const float *moments, int first, int last, float least, float most)
 {
     int32_t bits = 0; /* as integers, because there NaN compares: above infinity */
@@ -89,10 +96,7 @@ static inline float unit_of(const float *moments, int first, int last, float lea
         const int32_t size = (int32_t)(float_bits(moments[i]) & 0x7fffffff);
         bits = size > bits ? size : bits;
     }
-    if (bits > 0x7f800000)
-        bits = 0x7fc00000;
-    const float largest = bits_float((uint32_t)bits);
-    return largest < least ? 0.0f : largest / most;
+    return unit_of_largest(bits, least, most);
 }
 
 /* Moments of one group to codes, as float32 and in place. */
