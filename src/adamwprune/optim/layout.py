@@ -8,7 +8,7 @@ network turns compact over several updates. No result depends on the layout.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -58,10 +58,13 @@ def _compact(slot: Slot, state: MutableMapping[str, Any], old: Mask | None) -> N
         slot.movement = kernels.compact(slot.movement, old, slot.mask)
 
 
-def next_to_pack(slots: Iterable[Slot]) -> Iterator[Slot]:
-    """Tensors that turn compact at this mask update: the first of those waiting that the limit has room for."""
+def next_to_pack(slots: Sequence[Slot], *, last: bool = False) -> Iterator[Slot]:
+    """Tensors that turn compact at this mask update: the first of those waiting that the limit has room for.
+
+    The ``last`` update has no limit.
+    """
     masked = [slot.mask.numel for slot in slots if slot.mask is not None]
-    limit = max(PACKED_ANYWAY, int(PACKED_SHARE * sum(masked)))
+    limit = sum(masked) if last else max(PACKED_ANYWAY, int(PACKED_SHARE * sum(masked)))
     packed = 0
     for slot in slots:
         if slot.packable and slot.mask is not None and (not packed or packed + slot.mask.numel <= limit):

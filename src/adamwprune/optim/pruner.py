@@ -148,9 +148,8 @@ class Pruner:
         if not self.compact:
             for slot in self.slots.values():
                 self._enforce_zeros(slot)
-        for p, slot in self.slots.items():
-            if p.grad is not None or self.optimizer.state.get(p):
-                self._hold_places(slot)
+        if not self.owns_step or self.uses_movement:
+            self._hold_places(p for p in self.slots if p.grad is not None or self.optimizer.state.get(p))
         if counted:
             self.step += 1
             if self.due(self.step):
@@ -158,9 +157,10 @@ class Pruner:
             for slot in self.slots.values():
                 slot.exchange = None
 
-    def _hold_places(self, slot: Slot) -> None:
+    def _hold_places(self, tensors: Iterable[Tensor]) -> None:
         if self.prune.sparsity:
-            places.hold(self.optimizer.state[slot.weight], slot, marked=self.owns_step)
+            for p in tensors:
+                places.hold(self.optimizer.state[p], self.slots[p], marked=self.owns_step)
 
     def due(self, step: int) -> bool:
         """Whether the masks are to be updated at the end of a step."""
@@ -209,8 +209,7 @@ class Pruner:
         sparsity = self.prune.sparsity * self._ramp.fraction(self.step)
         for slot, mask in new_masks(slots, [view(self, slot) for slot in slots], self.prune, sparsity, exchange):
             self._apply(slot, mask)
-        last = self.step >= self._ramp.end
-        for slot in [slot for slot in slots if slot.packable] if last else next_to_pack(slots):
+        for slot in next_to_pack(slots, last=self.step >= self._ramp.end):
             pack(slot, self.optimizer.state[slot.weight])
         self.last_update = self.step
         self._copies.mask(self.slots.values())
@@ -263,9 +262,7 @@ class Pruner:
             take_mask(slot, state, loaded.masks[p].to(p.device))
             if slot.packable:
                 pack(slot, state)
-        for p, slot in self.slots.items():
-            if self.optimizer.state.get(p):
-                self._hold_places(slot)
+        self._hold_places(p for p in self.slots if self.optimizer.state.get(p))
         self._unverified = bool(loaded.masks)
         self._copies.mask(self.slots.values())
 
