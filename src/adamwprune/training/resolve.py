@@ -227,10 +227,10 @@ def _choose_score(config: RunConfig) -> RunConfig:
 
     It goes by where the window begins; but a run that begins with trained weights is near a minimum at once.
     """
+    if config.init is not None:
+        return config.replace(score="state")
     start = PRUNING.prune_start if config.prune_start is None else config.prune_start
     score = Prune(sparsity=0.0, start=float(start), end=1.0, score=AUTO_SCORE).ranking().name
-    if config.init is not None:
-        score = "state"
     return config.replace(pruning_method="magnitude" if score == "magnitude" else "state", score=score)
 
 
