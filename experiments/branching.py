@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -56,6 +57,13 @@ class Training(ABC):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.lr * self.lr_factor(step)
             self.take_step(step)
+
+
+def cosine_to_a_tenth(step: int, steps: int, warmup: int) -> float:
+    """A share of the peak: up a line for ``warmup`` steps, then down to a tenth at ``steps``."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
 def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -253,11 +261,13 @@ def prune(
             results.add(name, sparsity, seed, began, reached, tensors=tensors)
 
 
-def options(description: str | None, arms: Iterable[str] = ARMS) -> argparse.ArgumentParser:
-    """The options that every experiment has."""
+def options(description: str | None, arms: Iterable[str] = ARMS, *, small: bool = False) -> argparse.ArgumentParser:
+    """The options that every experiment has; ``small``: and those of one that trains small dense networks, too."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True, help="file of rows, one a run; states lie beside it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[*CHOOSING])
     parser.add_argument("--arms", nargs="+", default=[], choices=arms, metavar="ARM")
     parser.add_argument("--sparsities", type=float, nargs="+", default=[0.8])
+    if small:
+        parser.add_argument("--small", nargs="+", default=[], metavar="NAME", help="dense networks with fewer weights")
     return parser

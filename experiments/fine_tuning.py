@@ -13,7 +13,6 @@ control.
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 
 import branching
@@ -42,9 +41,7 @@ class FineTuning(branching.Training):
 
     def lr_factor(self, step: int) -> float:
         """Warm-up, then a cosine to a tenth."""
-        if step < WARMUP:
-            return (step + 1) / WARMUP
-        return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - WARMUP) / (STEPS - WARMUP)))
+        return branching.cosine_to_a_tenth(step, STEPS, WARMUP)
 
     def take_step(self, step: int) -> None:
         """One batch more."""

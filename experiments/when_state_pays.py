@@ -44,9 +44,7 @@ class Characters(branching.Training):
 
     def lr_factor(self, step: int) -> float:
         """Warm-up, then a cosine to a tenth."""
-        if step < WARMUP:
-            return (step + 1) / WARMUP
-        return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - WARMUP) / (STEPS - WARMUP)))
+        return branching.cosine_to_a_tenth(step, STEPS, WARMUP)
 
     def take_step(self, step: int) -> None:
         """One batch of the text."""
@@ -107,9 +105,8 @@ def setting(text: Tensor, kind: Callable[..., Characters] = Characters) -> branc
 
 def main() -> None:
     """Run what is asked for and not there yet."""
-    parser = branching.options(__doc__)
+    parser = branching.options(__doc__, small=True)
     parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--small", nargs="+", default=[], metavar="NAME", help="dense networks with fewer weights")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = branching.Results(options.results)

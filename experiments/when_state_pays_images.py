@@ -118,10 +118,9 @@ def setting(network: str, data_dir: Path) -> branching.Setting:
 
 def main() -> None:
     """Run what is asked for and not there yet."""
-    parser = branching.options(__doc__)
+    parser = branching.options(__doc__, small=True)
     parser.add_argument("--network", choices=RECIPES, required=True)
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--small", nargs="+", default=[], metavar="NAME", help="dense networks with fewer weights")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = branching.Results(options.results)
