@@ -62,6 +62,15 @@ def state_dict(model, optimizer, flatten):
     }
 
 
+def take_up(model, optimizer, folder, flatten):
+    """Load a checkpoint into a model and its optimizer."""
+    loaded = state_dict(model, optimizer, flatten)
+    dcp.load(loaded, checkpoint_id=folder)
+    set_model_state_dict(model, loaded["model"])
+    options = StateDictOptions(flatten_optimizer_state_dict=flatten)
+    set_optimizer_state_dict(model, optimizer, loaded["optimizer"], options=options)
+
+
 def save(rank, folder, settings, flatten):
     """Seven steps, as one process takes them, and a checkpoint."""
     model, optimizer = make(settings)
@@ -78,11 +87,7 @@ def save(rank, folder, settings, flatten):
 def load(rank, folder, settings, flatten):
     """The checkpoint on other ranks is the state of one process, and training goes on as there."""
     model, optimizer = make(settings)
-    loaded = state_dict(model, optimizer, flatten)
-    dcp.load(loaded, checkpoint_id=folder)
-    set_model_state_dict(model, loaded["model"])
-    options = StateDictOptions(flatten_optimizer_state_dict=flatten)
-    set_optimizer_state_dict(model, optimizer, loaded["optimizer"], options=options)
+    take_up(model, optimizer, folder, flatten)
     other = mlp()
     reference = single(other, settings)
     train(other, reference, 1, 7)
@@ -108,10 +113,7 @@ def load(rank, folder, settings, flatten):
 def load_plain(rank, folder):
     """torch's AdamW takes the same checkpoint, dense."""
     model, optimizer = make({}, plain=True)
-    loaded = state_dict(model, optimizer, flatten=False)
-    dcp.load(loaded, checkpoint_id=folder)
-    set_model_state_dict(model, loaded["model"])
-    set_optimizer_state_dict(model, optimizer, loaded["optimizer"])
+    take_up(model, optimizer, folder, flatten=False)
     other = mlp()
     reference = single(other, {})
     train(other, reference, 1, 7)
@@ -153,11 +155,7 @@ def load_whole(rank, folder, settings):
     """One process that spreads nothing takes the checkpoint of ranks that did."""
     model = mlp()
     optimizer = single(model, settings)
-    loaded = state_dict(model, optimizer, flatten=True)
-    dcp.load(loaded, checkpoint_id=folder)
-    set_model_state_dict(model, loaded["model"])
-    options = StateDictOptions(flatten_optimizer_state_dict=True)
-    set_optimizer_state_dict(model, optimizer, loaded["optimizer"], options=options)
+    take_up(model, optimizer, folder, flatten=True)
     other = mlp()
     reference = single(other, settings)
     train(other, reference, 1, 14)
