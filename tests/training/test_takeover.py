@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import torch
 from test_engine_resume import flat, stop_after
 from workers import Workers
 
-from adamwprune.experiment import commands
+from adamwprune.experiment import commands, session
+from adamwprune.experiment.plan import begun_otherwise, plan
 from adamwprune.training import ConfigError, DirectoryError, Interrupted, RunConfig
 from adamwprune.training.engine import train
 
@@ -155,3 +157,27 @@ def test_a_run_that_has_no_checkpoint_is_refused(folder: Path, tmp_path: Path) -
     (source / "config.json").write_text((folder / "average-ddp/config.json").read_text())
     with pytest.raises(ConfigError, match="it has no checkpoint yet"):
         train(RUNS["average"].replace(resume_from=str(source)), tmp_path / "run")
+
+
+def test_a_command_that_begins_anew_says_what_could_be_gone_on_with(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two of these wait in another way; one began in this way, one has ended, and one is of another seed."""
+    config = RUNS["average"]
+    run, other = plan([config, config.replace(seed=1)])
+    runs = tmp_path / "runs"
+    sources = ("average-ddp", "average-fsdp", "average-one", "average-one-to-ddp", "average")
+    for source in sources:
+        shutil.copytree(folder / source, runs / f"{run.name}-{source}")
+    (runs / f"{run.name}-empty").mkdir()
+    monkeypatch.setattr(session, "run_matrix", lambda *args, **kwargs: 0)
+    fields = {name: value for name, value in config.as_dict().items() if value is not None}
+    commands.train(None, fields, tmp_path)
+    told = sorted(capsys.readouterr().out.splitlines())
+    assert [line.split()[1] for line in told] == [str(runs / f"{run.name}-{source}") for source in sources[:2]]
+    assert "ranks is 2 there and 1 here. This one begins anew; --resume-from" in told[0]
+    assert "parallel is 'fsdp' there and 'ddp' here" in told[1]
+    assert not list(begun_otherwise(other, tmp_path))
+    shutil.copytree(folder / "average-one", runs / run.folder)
+    commands.train(None, fields, tmp_path)
+    assert not capsys.readouterr().out

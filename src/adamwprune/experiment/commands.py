@@ -97,11 +97,14 @@ def train(network: str | None, fields: dict[str, Any], path: Path, *, kept_gradi
     if network is not None and fields.setdefault("model", network) != network:
         raise ExperimentError(f"the network is given twice: {network} and --model {fields['model']}")
     from adamwprune.experiment.on_ranks import run_on_ranks
-    from adamwprune.experiment.plan import plan
+    from adamwprune.experiment.plan import begun_otherwise, plan
     from adamwprune.experiment.session import run_matrix
     from adamwprune.training import ranks
 
     runs = plan([RunConfig(**fields)])
+    if ranks.rank() == 0:
+        for note in begun_otherwise(runs[0], path):
+            print(note)
     if ranks.size() > 1:
         return run_on_ranks(path, runs[0], kept_gradients=kept_gradients)
     if kept_gradients:

@@ -7,17 +7,22 @@ neither way alone. It is a run of its own, in a directory of its own, that says 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from adamwprune.training import checkpoint, outcome
 from adamwprune.training.directory import RunDirectory
-from adamwprune.training.errors import ConfigError
+from adamwprune.training.errors import ConfigError, DirectoryError
 from adamwprune.training.identity import USUAL, WAYS, differences, origin
 
 
-def check_same(path: str, ours: dict[str, Any]) -> None:
+def check_same(path: str, ours: dict[str, Any]) -> list[str]:
     """Refuse to go on with the run in the directory ``path``; ``ours`` is the identity of the run that would.
+
+    Returns:
+        In what the two ways differ, in words.
 
     Raises:
         ConfigError: it is not the same run computed in another way.
@@ -34,11 +39,12 @@ def check_same(path: str, ours: dict[str, Any]) -> None:
         )
     if not differing:
         raise ConfigError(f"{refuse}it began in the same way, on as many ranks: leave resume_from out to go on with it")
+    return [*differing.values()]
 
 
-def check(path: str, ours: dict[str, Any]) -> None:
+def check(path: str, ours: dict[str, Any]) -> list[str]:
     """The same, before it begins: now the other run must not have ended, and have a checkpoint."""
-    check_same(path, ours)
+    differing = check_same(path, ours)
     source = _opened(path)
     if source.stored_result() is not None:
         raise ConfigError(
@@ -48,6 +54,14 @@ def check(path: str, ours: dict[str, Any]) -> None:
         raise ConfigError(
             f"resume_from={path!r}: it has no checkpoint yet ({source.last} is missing); leave resume_from out"
         )
+    return differing
+
+
+def begun_otherwise(directories: Iterable[Path], ours: dict[str, Any]) -> Iterator[tuple[Path, list[str]]]:
+    """Those of the ``directories`` whose runs `check` lets this one go on with, and in what the ways differ."""
+    for directory in directories:
+        with suppress(ConfigError, DirectoryError):
+            yield directory, check(str(directory), ours)
 
 
 def take(folder: RunDirectory, path: str) -> None:
