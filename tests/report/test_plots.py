@@ -119,6 +119,17 @@ def test_arms_never_look_alike(folder: Any) -> None:
     assert len(set(looks(rows).values())) == len(rows) == 6
 
 
+def test_small_dense_networks_are_one_line_whatever_their_width(folder: Any) -> None:
+    for target, width in ((0.5, 0.7), (0.7, 0.55), (0.9, 0.3)):
+        folder.add(optimizer="adamwprune", pruning_method="state", target_sparsity=target)
+        folder.add(optimizer="adamw", width=width)
+    comparison = compare(read_matrix(folder.write()))[0]
+    assert len(looks(comparison.rows)) == 2
+    told = words(draw(PLOTS[0], comparison)["svg"])
+    assert told.count("adamw small dense") == 1
+    assert "width" not in told
+
+
 def test_an_arm_looks_the_same_whoever_stands_beside_it(tiny: Path) -> None:
     comparison = compare(read_matrix(tiny))[0]
     together = looks(comparison.rows)

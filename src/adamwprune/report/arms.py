@@ -29,12 +29,15 @@ def label(config: Mapping[str, Any], target: float) -> str:
     optimizer = str(config.get("optimizer"))
     if optimizer == "adamwprune":
         optimizer += f"/{config.get('base')}"
-    width = config.get("width", 1.0)
-    narrow = "" if width == 1.0 else f" (width {width:g})"
     if target == 0.0:
-        return f"{optimizer} {'small dense' if width < 1.0 else 'dense'}{narrow}"
+        return f"{optimizer} {'small dense' if config.get('width', 1.0) < 1.0 else 'dense'}{width(config)}"
     method, score = config.get("pruning_method"), config.get("score")
-    return f"{optimizer} {method}{f'/{score}' if score not in (None, method) else ''}{narrow}"
+    return f"{optimizer} {method}{f'/{score}' if score not in (None, method) else ''}{width(config)}"
+
+
+def width(config: Mapping[str, Any]) -> str:
+    """The part of a label that tells the width of a network; of one at its full width there is none."""
+    return "" if config.get("width", 1.0) == 1.0 else f" (width {config['width']:g})"
 
 
 def stepping(config: Mapping[str, Any]) -> str:

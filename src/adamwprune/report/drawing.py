@@ -12,7 +12,7 @@ from adamwprune.report.aggregate import Summary, curve, summarise
 from adamwprune.report.comparison import Row
 from adamwprune.report.measure import Measure
 from adamwprune.report.memory import KINDS, steady_account
-from adamwprune.report.palette import INK, KIND_HUES, Look
+from adamwprune.report.palette import INK, KIND_HUES, Look, series
 from adamwprune.report.read import Run
 
 
@@ -38,7 +38,7 @@ def points(axes: Axes, rows: Sequence[Row], shift: float, look: Look, measure: M
         linestyle=look.dashes,
         capsize=3,
         elinewidth=1.2,
-        label=found[0][0].label,
+        label=series(found[0][0]),
     )
 
 
@@ -71,7 +71,7 @@ def band(axes: Axes, row: Row, name: str, position: str, look: Look, scale: floa
     above = [m + s for m, s in zip(mean, spread, strict=True)]
     axes.fill_between(places, below, above, color=look.colour, alpha=0.15, linewidth=0)
     alone = look.marker if len(places) == 1 else None  # a line through one point is not seen
-    axes.plot(places, mean, color=look.colour, linestyle=look.dashes, marker=alone, label=row.label)
+    axes.plot(places, mean, color=look.colour, linestyle=look.dashes, marker=alone, label=series(row))
 
 
 def zoom_past_start(axes: Axes, rows: Sequence[Row], measure: Measure, share: float = 0.3) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from adamwprune.report.arms import stepping
+from adamwprune.report.arms import stepping, width
 from adamwprune.report.comparison import Row
 
 INK = "#1b1f24"
@@ -50,17 +50,22 @@ class Look:
     dashes: str | tuple[int, tuple[int, ...]]
 
 
+def series(row: Row) -> str:
+    """What a line in a plot is called: the arm, or small dense networks of all widths, each beside its target."""
+    return row.label.replace(width(row.config), "") if row.kind == "small dense" else row.label
+
+
 def looks(rows: Iterable[Row]) -> dict[str, Look]:
-    """The look of every label; arms that would look alike (variants of one score) get spare colours."""
+    """The look of every series; arms that would look alike (variants of one score) get spare colours."""
     chosen: dict[str, Look] = {}
     for row in rows:
-        if row.label in chosen:
+        if series(row) in chosen:
             continue
         marker, dashes = ("X", ":") if row.kind == "small dense" else _SHAPES.get(stepping(row.config), ("P", "-"))
         look = Look(_hue(row), marker, dashes)
         spare = (Look(colour, marker, dashes) for colour in _SPARE)
         taken = set(chosen.values())
-        chosen[row.label] = look if look not in taken else next((one for one in spare if one not in taken), look)
+        chosen[series(row)] = look if look not in taken else next((one for one in spare if one not in taken), look)
     return chosen
 
 

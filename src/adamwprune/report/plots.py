@@ -28,7 +28,7 @@ from adamwprune.report.drawing import (
 )
 from adamwprune.report.measure import ACCURACY, PERPLEXITY, Measure, measure_of
 from adamwprune.report.memory import KINDS, byte_unit
-from adamwprune.report.palette import GREY, INK, KIND_HUES, looks
+from adamwprune.report.palette import GREY, INK, KIND_HUES, looks, series
 
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -86,8 +86,9 @@ def _against_sparsity(comparison: Comparison, measure: Measure) -> Figure | None
     for row in comparison.rows:
         if row.kind == "dense":
             dense_band(axes, row, style[row.label], measure)
-        elif row.kind == "small dense" and row.block:
-            points(axes, [row], 0.0, style[row.label], measure)
+    small = [row for row in comparison.rows if row.kind == "small dense" and row.block]
+    for name in dict.fromkeys(map(series, small)):
+        points(axes, [row for row in small if series(row) == name], 0.0, style[name], measure)
     labels = list(dict.fromkeys(row.label for row in pruned))
     step = dodge(comparison.targets, len(labels))
     for position, label in enumerate(labels):
@@ -115,7 +116,7 @@ def over_time(comparison: Comparison) -> Figure | None:
     for column, target in enumerate(targets):
         above, below = panels[0][column], panels[1][column]
         for row in comparison.rows:
-            look = style[row.label]
+            look = style[series(row)]
             if row.target == target:
                 band(above, row, "sparsity", measure.position, look, 100.0)
             if row.kind == "dense" or row.block == target:
