@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def test_folders(tmp_path: Path) -> None:
     assert image_index.from_folders(root).checksum != before
     with pytest.raises(DataError, match="no images in"):
         image_index.from_folders(tmp_path)
+
+
+def test_what_tools_hide_is_no_class_and_no_image(tmp_path: Path) -> None:
+    root = pictures.folders(tmp_path / "train")
+    before = contents(image_index.from_folders(root))
+    (root / ".ipynb_checkpoints").mkdir()
+    (root / ".ipynb_checkpoints/000.JPEG").write_bytes(b"")
+    (root / "n01/._000.JPEG").write_bytes(b"")
+    assert contents(image_index.from_folders(root)) == before
 
 
 @pytest.mark.parametrize("labels", [".cls", ".json"])
@@ -109,6 +119,23 @@ def test_imagenet(tmp_path: Path, form: str) -> None:
     else:
         pictures.shards(root, 7, word="val")
     assert data.checksum("imagenet", tmp_path) != before
+
+
+def test_both_splits_have_the_same_classes(tmp_path: Path) -> None:
+    """Otherwise a number would be one class in training and another in testing."""
+    train, val = (pictures.folders(tmp_path / f"imagenet/{word}", 3) for word in ("train", "val"))
+    (val / "n01/000.JPEG").unlink()
+    (train / ".hidden").mkdir()
+    assert data.open_stream("imagenet", tmp_path).test.label.tolist() == [1, 2], "a folder without images is a class"
+    (val / "n01").rmdir()
+    refused = r"val must have the folders of .*train, one a class: it lacks n01, and adds "
+    with pytest.raises(DataError, match=refused + "none"):
+        data.open_stream("imagenet", tmp_path)
+    for name in range(12):
+        (val / f"x{name:02}").mkdir()
+    [(folder, reason)] = fetch.verify("imagenet", tmp_path).items()
+    assert folder == "imagenet/val"
+    assert re.search(refused + "x00, x01, x02, .*, x09 and 2 more$", reason)
 
 
 def test_a_class_too_many(tmp_path: Path) -> None:

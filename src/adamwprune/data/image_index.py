@@ -56,12 +56,16 @@ class Index:
         return str(path) if self.size[number] < 0 else f"{path} at byte {self.offset[number]}"
 
 
+def classes(root: Path) -> list[str]:
+    """A folder's classes: the folders in it, hidden ones aside, in the order of their names."""
+    return sorted(entry.name for entry in _shown(root) if entry.is_dir())
+
+
 def from_folders(root: Path) -> Index:
-    """An image a file, in a folder named for its class; classes are numbered in the order of their names."""
-    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    """An image a file, in a folder named for its class; classes are numbered as :func:`classes` has them."""
     files, labels = [], []
-    for label, name in enumerate(classes):
-        found = sorted(entry.name for entry in os.scandir(root / name) if entry.name.lower().endswith(IMAGES))
+    for label, name in enumerate(classes(root)):
+        found = sorted(entry.name for entry in _shown(root / name) if entry.name.lower().endswith(IMAGES))
         files += [root / name / image for image in found]
         labels += [label] * len(found)
     if not files:
@@ -76,6 +80,12 @@ def from_folders(root: Path) -> Index:
         label=np.array(labels, np.int64),
         checksum=hashlib.sha256(names.encode()).hexdigest(),
     )
+
+
+def _shown(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, without what tools hide there (``.ipynb_checkpoints``, ``._photo.jpg``)."""
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if not entry.name.startswith(".")]
 
 
 def from_shards(shards: Sequence[Path], cache: Path | None = None) -> Index:

@@ -12,6 +12,8 @@ from adamwprune.data.image_index import Index
 
 #: What split names begin with; the validation images, whose labels are public, are the test split.
 SPLITS = {"train": "train", "test": "val"}
+#: Folders that are named where the splits' classes differ.
+NAMED = 10
 
 
 def open_splits(info: StreamInfo, data_dir: Path) -> ImageFolders:
@@ -43,6 +45,7 @@ def _open(info: StreamInfo, data_dir: Path, word: str) -> Index:
         index = image_index.from_shards(shards, root / f".index-{word}.npz")
     elif (root / word).is_dir():
         index = image_index.from_folders(root / word)
+        _check_classes(root / SPLITS["train"], root / word)
     else:
         raise DataError(
             f"{root / word} is missing, and there are no {root / f'*{word}*.tar'}: put a folder of classes or "
@@ -51,6 +54,21 @@ def _open(info: StreamInfo, data_dir: Path, word: str) -> Index:
     if int(index.label.max()) >= info.classes:
         raise DataError(f"{root / word} has class {int(index.label.max())}, expected 0 to {info.classes - 1}")
     return index
+
+
+def _check_classes(train: Path, other: Path) -> None:
+    """DataError where two splits have other folders: the same number would be another class in each."""
+    if not train.is_dir():
+        return
+    wanted, found = set(image_index.classes(train)), set(image_index.classes(other))
+    if wanted != found:
+        lacks, more = (_named(names) for names in (wanted - found, found - wanted))
+        raise DataError(f"{other} must have the folders of {train}, one a class: it lacks {lacks}, and adds {more}")
+
+
+def _named(names: set[str]) -> str:
+    first = ", ".join(sorted(names)[:NAMED]) or "none"
+    return f"{first} and {len(names) - NAMED} more" if len(names) > NAMED else first
 
 
 INFO = StreamInfo(
