@@ -168,6 +168,26 @@ def test_files_of_another_tool_are_adopted(tmp_path: Path) -> None:
         corpora.prepare("text", tmp_path / "other", [tmp_path / "nano"])
 
 
+@pytest.mark.parametrize("damage", ["id", "bytes", "empty", "missing"])
+def test_files_that_are_not_adopted_leave_what_was_there(tmp_path: Path, damage: str) -> None:
+    prepare(tmp_path, ["old text"] * 4, test_share=0.5)
+    held = {path.name: path.read_bytes() for path in (tmp_path / "text").iterdir()}
+    nano = tmp_path / "nano"
+    write_bins(nano, [1], [60000] if damage == "id" else [] if damage == "empty" else [2], extra=b"")
+    if damage == "bytes":
+        (nano / "val.bin").write_bytes(b"abc")
+    if damage == "missing":
+        (nano / "val.bin").unlink()
+    with pytest.raises(DataError, match=r"val\.bin"):
+        corpora.prepare("text", tmp_path, [nano])
+    assert {path.name: path.read_bytes() for path in (tmp_path / "text").iterdir()} == held
+    write_bins(nano, [1], [2])
+    corpora.prepare("text", tmp_path, [nano])
+    assert fetch.verify("text", tmp_path) == {}
+    assert ids(tmp_path / "text/val.bin") == [2]
+    assert len(list((tmp_path / "text").iterdir())) == 3
+
+
 def test_a_folder_of_text(tmp_path: Path) -> None:
     source = tmp_path / "notes"
     (source / "deep").mkdir(parents=True)

@@ -83,13 +83,23 @@ def load(name: str, folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def save(name: str, folder: Path, vocabulary: int, source: dict[str, Any]) -> dict[str, Any]:
-    """Describe the files in ``folder`` in a manifest, which makes it a prepared text; DataError for what is none."""
+def survey(folder: Path, vocabulary: int) -> dict[str, dict[str, Any]]:
+    """What the file of each split holds; DataError where they are no text of such a vocabulary."""
+    for file in SPLITS.values():
+        if not (folder / file).is_file():
+            raise DataError(f"{folder / file} is missing")
     splits = {}
     for split, file in SPLITS.items():
         splits[split] = {"file": file, **describe(folder / file)}
         if reason := _misfit(folder / file, splits[split], vocabulary):
             raise DataError(reason)
+    return splits
+
+
+def save(
+    name: str, folder: Path, vocabulary: int, source: dict[str, Any], splits: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Write the manifest, which makes ``folder`` a prepared text, of what :func:`survey` found."""
     manifest = {"schema": SCHEMA, "name": name, "vocabulary": vocabulary, "source": source, "splits": splits}
     write_json(folder / "manifest.json", manifest)
     return manifest

@@ -70,22 +70,27 @@ def prepare(
         for path in partial.values():
             path.unlink(missing_ok=True)
     facts = {"tokenizer": encoder.name, "end": encoder.end, "documents": sum(counts), "test_share": test_share}
-    return bins.save(name, folder, encoder.vocabulary, {**facts, **(source or {})})
+    splits = bins.survey(folder, encoder.vocabulary)
+    return bins.save(name, folder, encoder.vocabulary, {**facts, **(source or {})}, splits)
 
 
 def adopt(name: str, data_dir: Path, folder: Path, vocabulary: int) -> dict[str, Any]:
-    """Make a prepared text of ``train.bin`` and ``val.bin`` that another tool wrote; links lead to them."""
+    """Make a prepared text of ``train.bin`` and ``val.bin`` that another tool wrote; links lead to them.
+
+    Where they are no such text, what was prepared before stays.
+    """
+    splits = bins.survey(folder, vocabulary)
     target = data_dir / name
     target.mkdir(parents=True, exist_ok=True)
     for file in bins.SPLITS.values():
-        if not (folder / file).is_file():
-            raise DataError(f"{folder / file} is missing")
         if (target / file).exists() and (target / file).samefile(folder / file):
             continue
-        (target / "manifest.json").unlink(missing_ok=True)
-        (target / file).unlink(missing_ok=True)
-        (target / file).symlink_to((folder / file).resolve())
-    return bins.save(name, target, vocabulary, {"tokenizer": "unknown"})
+        link = target / f".{file}.tmp"
+        link.unlink(missing_ok=True)
+        link.symlink_to((folder / file).resolve())
+        (target / "manifest.json").unlink(missing_ok=True)  # from here on the folder is not prepared
+        os.replace(link, target / file)
+    return bins.save(name, target, vocabulary, {"tokenizer": "unknown"}, splits)
 
 
 def _write(
