@@ -166,6 +166,26 @@ def test_files_that_differ_can_be_accepted(tmp_path: Path, monkeypatch: pytest.M
         data.checksum("cifar10", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("part", "content", "expected"),
+    [
+        ("data_batch_1", bytes(3073 * 2), "has 5 training and 4 test images, expected 6 and at least one"),
+        ("data_batch_1", bytes([10]) + bytes(3073 * 3 - 1), "has the label 10, expected 0 to 9"),
+        ("test_batch", bytes([200]) + bytes(3073 * 2 - 1), "has the label 200, expected 0 to 9"),
+    ],
+)
+def test_files_that_cannot_be_trained_on_are_not_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, content: bytes, expected: str
+) -> None:
+    info, layout = cifar_forms.make(10)
+    monkeypatch.setitem(DATASETS, "cifar10", info)
+    folder = cifar_forms.write(layout, tmp_path, "folder")
+    (folder / f"{part}.bin").write_bytes(content)
+    with pytest.raises(DataError, match=expected):
+        fetch.accept("cifar10", tmp_path)
+    assert data.checksum("cifar10", tmp_path) == info.checksum
+
+
 def test_canonical_files_alone_are_taken_where_nothing_else_can_be(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"mnist.*canonical form only"):
         fetch.accept("mnist", tmp_path)

@@ -55,11 +55,7 @@ class Reader:
         parts = self._verified(info, data_dir)
         if isinstance(parts, str):
             raise DataError(explain(info, data_dir, [parts]))
-        train, test = (
-            _split(b"".join(parts[name] for name in names), self.layout)
-            for names in (self.layout.train, self.layout.test)
-        )
-        return Dataset(name=info.name, train=train, test=test)
+        return self._dataset(info, parts)
 
     def check(self, info: DatasetInfo, data_dir: Path) -> dict[str, str]:
         """What is wrong, under the archive that would put it right."""
@@ -67,11 +63,29 @@ class Reader:
         return {info.files[0].path: parts} if isinstance(parts, str) else {}
 
     def digests(self, info: DatasetInfo, data_dir: Path) -> dict[str, str]:
-        """Checksums of the parts that differ from the canonical ones, in the first form that is there."""
+        """Checksums of the parts that differ from the canonical ones, in the first form that is there.
+
+        DataError where they are not a data set of this shape.
+        """
         for form in forms(self.layout, data_dir):
-            found = {part: hashlib.sha256(content).hexdigest() for part, content in form.parts().items()}
+            parts = form.parts()
+            self._dataset(info, parts)  # what cannot be trained on is not accepted
+            found = {part: hashlib.sha256(content).hexdigest() for part, content in parts.items()}
             return {part: digest for part, digest in found.items() if digest != self.layout.parts[part]}
         raise DataError(explain(info, data_dir, [f"{data_dir / self.layout.archive} is missing"]))
+
+    def _dataset(self, info: DatasetInfo, parts: dict[str, bytes]) -> Dataset:
+        train, test = (
+            _split(b"".join(parts[name] for name in names), self.layout)
+            for names in (self.layout.train, self.layout.test)
+        )
+        if len(train) != info.examples or not len(test):
+            counts = f"{len(train)} training and {len(test)} test images"
+            raise DataError(f"{info.name} has {counts}, expected {info.examples} and at least one")
+        largest = int(max(train.labels.max(), test.labels.max()))
+        if largest >= info.classes:
+            raise DataError(f"{info.name} has the label {largest}, expected 0 to {info.classes - 1}")
+        return Dataset(name=info.name, train=train, test=test)
 
     def _verified(self, info: DatasetInfo, data_dir: Path) -> dict[str, bytes] | str:
         """The parts of the first form that is whole; without one, what is wrong with each that is there."""
