@@ -85,6 +85,19 @@ def test_images_that_do_not_decode_are_counted_in_the_log(tmp_path: Path, data_d
     assert "UnidentifiedImageError" in log
 
 
+def test_each_split_may_have_a_few_images_that_do_not_decode(data_dir: Path) -> None:
+    """Ten of them are tolerated, or 1 % of a split: the splits are counted apart, and reported together."""
+    task = Run(resolve(config(data_dir))).task
+    broken = {index.name(number) for index in (task.train, task.held["test"]) for number in range(6)}
+    for name in broken:
+        Path(name).write_bytes(b"no picture")
+    for step in range(task.steps_per_epoch):
+        task.batch(step)
+    assert sum(len(labels) for _, labels in task.split("test")) == 12
+    assert task.broken.keys() == broken
+    task.close()
+
+
 def test_what_does_not_work_on_streamed_images_is_refused(data_dir: Path) -> None:
     for changes, message in (
         ({"augment": False}, "imagenet is trained on random crops alone"),

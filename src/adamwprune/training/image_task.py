@@ -125,17 +125,25 @@ class Stream(_Classified["ImageStream"]):
         self.units_per_step = known(config.batch_size)
         self.steps_per_epoch = steps_per_epoch(len(self.train), self.units_per_step)
         self.example = torch.zeros(self.shape.shape, device=device)
-        #: Why each image that did not decode did not; another one stood in for it.
-        self.broken: dict[str, str] = {}
+        #: By split: of how many a run ends depends on how many images the split has.
+        self._broken: dict[str, dict[str, str]] = {name: {} for name in ("train", *self.held)}
+
+    @property
+    def broken(self) -> Mapping[str, str]:
+        """Why each image that did not decode did not; another one stood in for it."""
+        merged: dict[str, str] = {}
+        for broken in self._broken.values():
+            merged.update(broken)  # at once: threads that read ahead add to it
+        return merged
 
     def _begin(self, epoch: int) -> ImageStream:
         """An epoch of random crops, read ahead by threads."""
         seed = seed_of("epoch", self.config.seed, epoch)
-        return self._stream(self.train, ranks.share(self.units_per_step), seed)
+        return self._stream("train", self.train, ranks.share(self.units_per_step), seed)
 
     def split(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         """The middle of each image."""
-        with self._stream(self.held[name], IMAGES, None) as stream:
+        with self._stream(name, self.held[name], IMAGES, None) as stream:
             for number in ranks.mine(range(len(stream))):
                 images, labels = stream.batch(number)
                 yield self._ready(images), labels
@@ -146,13 +154,13 @@ class Stream(_Classified["ImageStream"]):
             self._now[1].close()
         super().close()
 
-    def _stream(self, index: Index, batch_size: int, seed: int | None) -> ImageStream:
+    def _stream(self, name: str, index: Index, batch_size: int, seed: int | None) -> ImageStream:
         from adamwprune.data.image_stream import ImageStream
 
         stream = ImageStream(
             index, size=SIZE, batch_size=batch_size, seed=seed, device=self.device, stride=ranks.size()
         )
-        stream.broken = self.broken
+        stream.broken = self._broken[name]
         return stream
 
 
