@@ -191,6 +191,8 @@ def test_steps_are_those_that_the_engine_takes() -> None:
         ({"batch_size": 5000}, "batch_size=5000 is more than the 1222 training examples of 'digits'"),
         ({"lr_schedule": "step"}, "unknown lr_schedule 'step': expected one of constant, cosine, linear"),
         ({"val_fraction": 0.0}, "val_fraction=0.0"),
+        ({"val_fraction": 0.0001}, "val_fraction=0.0001 of the images of 'digits' is none: raise it"),
+        ({"model": "gpt2-tiny", "context": 32, "eval_tokens": 31}, "eval_tokens=31 is less than .* context=32 tokens"),
         ({"device": "tpu"}, "device='tpu': expected auto or one of cuda, xpu, mps, cpu"),
         ({"precision": "int8"}, "unknown precision 'int8': expected one of fp32, bf16, fp16"),
         ({"epochs": 3, "iterations": 100}, "epochs and iterations exclude each other"),

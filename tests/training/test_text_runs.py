@@ -122,3 +122,24 @@ def test_the_last_batch_of_every_epoch_is_full() -> None:
 def test_a_batch_larger_than_the_text_is_refused() -> None:
     with pytest.raises(ConfigError, match="batch_size=200 sequences of context=16 are more than the 1350 training tok"):
         Run(resolve(tiny_text.config(batch_size=200)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"context": 128, "val_fraction": 0.08}, "val split of .* has 120 tokens, .*raise val_fraction=0.08"),
+        ({"context": 64, "val_fraction": 64.5 / 1500}, "the val split .* has 64 tokens, .* context=64 takes"),
+        ({"context": 300, "val_fraction": 0.5, "batch_size": 1}, "the test split of 'tiny-text' has 300 tokens"),
+    ],
+)
+def test_a_held_out_text_of_less_than_a_window_is_refused_before_anything_is_written(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(tiny_text.config(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_window_is_enough_to_evaluate_on() -> None:
+    run = Run(resolve(tiny_text.config(context=64, val_fraction=65.5 / 1500, eval_tokens=64)))
+    assert [sum(len(inputs) for inputs, _ in run.task.split(name)) for name in ("val", "test")] == [1, 1]

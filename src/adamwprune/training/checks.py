@@ -93,6 +93,31 @@ def check_values(config: RunConfig) -> None:
         )
 
 
+def check_evaluation(config: RunConfig) -> None:
+    """ConfigError where an evaluation would end before its first window."""
+    if config.eval_tokens and config.eval_tokens < known(config.context):
+        raise ConfigError(
+            f"eval_tokens={config.eval_tokens!r} is less than a window of context={config.context!r} tokens: raise it, "
+            "lower context, or give 0 for the whole split"
+        )
+
+
+def check_window(config: RunConfig, split: str, tokens: int) -> None:
+    """ConfigError where a split has too few ``tokens`` to evaluate on."""
+    if tokens <= known(config.context):
+        fix = f"raise val_fraction={config.val_fraction!r}" if split == "val" else "prepare the text with a larger one"
+        raise ConfigError(
+            f"the {split} split of {config.data!r} has {tokens} tokens, and a window of context={config.context!r} "
+            f"takes one more than that: lower context, or {fix}"
+        )
+
+
+def check_held_out(config: RunConfig, examples: int) -> None:
+    """ConfigError where no examples are left for validation."""
+    if examples < 1:
+        raise ConfigError(f"val_fraction={config.val_fraction!r} of the images of {config.data!r} is none: raise it")
+
+
 def check_train_examples(config: RunConfig, examples: int, classes: int) -> None:
     """ConfigError where there are not as many ``examples`` for training as the config asks, or too few for a batch."""
     wanted = examples if config.train_examples is None else config.train_examples

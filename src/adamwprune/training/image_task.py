@@ -14,7 +14,7 @@ from adamwprune import data
 from adamwprune.data.splits import sample, stratified
 from adamwprune.training import ranks
 from adamwprune.training.batches import Epoch, Normalizer, seed_of, steps_per_epoch
-from adamwprune.training.checks import check_train_examples
+from adamwprune.training.checks import check_held_out, check_train_examples
 from adamwprune.training.config import RunConfig, known
 from adamwprune.training.epochs import Epochwise
 from adamwprune.training.errors import ConfigError
@@ -167,6 +167,7 @@ class Stream(_Classified["ImageStream"]):
 def _split(config: RunConfig, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Which training examples are trained on and which are for validation, whatever the seed."""
     kept, held = stratified(labels, known(config.val_fraction), VALIDATION_SALT)
+    check_held_out(config, len(held))
     check_train_examples(config, len(kept), classes)
     if config.train_examples is not None:
         kept = kept[sample(labels[kept], config.train_examples, TRAINING_SALT)]

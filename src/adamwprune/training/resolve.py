@@ -15,7 +15,7 @@ from adamwprune.data.splits import held_out
 from adamwprune.prune import ALIASES, AUTO_SCORE, SCORES, STATE_FAMILY, Prune, canonical_score
 from adamwprune.training import device, ranks
 from adamwprune.training.batches import parts_of, steps_per_epoch
-from adamwprune.training.checks import AUTO, check_train_examples, check_values
+from adamwprune.training.checks import AUTO, check_evaluation, check_held_out, check_train_examples, check_values
 from adamwprune.training.config import (
     BASES,
     METHODS,
@@ -74,6 +74,7 @@ def _resolve(config: RunConfig) -> RunConfig:
     config = _fill(config, _training_fields(config, recipe))
     config = config.replace(context=config.context or model.context)
     check_values(config)
+    check_evaluation(config)
     _check_examples(config)
     config = _in_parts(config)
     config = _fill_family(config, recipe)
@@ -97,9 +98,10 @@ def _not_held_out(config: RunConfig, info: data.DatasetInfo) -> int:
 
 
 def _check_examples(config: RunConfig) -> None:
-    """Refuse more images than there are. Those of streamed sets are counted when the run begins."""
+    """Refuse more images than there are, and fewer than one. Those of streamed sets are counted when the run begins."""
     info = data.find(known(config.data))
     if isinstance(info, data.DatasetInfo):
+        check_held_out(config, held_out(info.examples, known(config.val_fraction)))
         check_train_examples(config, _not_held_out(config, info), info.classes)
 
 

@@ -13,6 +13,7 @@ from adamwprune import data
 from adamwprune.data import Tokens, Windows
 from adamwprune.training import ranks
 from adamwprune.training.batches import seed_of
+from adamwprune.training.checks import check_window
 from adamwprune.training.config import RunConfig, known
 from adamwprune.training.epochs import Epochwise
 from adamwprune.training.errors import ConfigError
@@ -39,6 +40,8 @@ class Text(Epochwise[Windows]):
         # A window's last target lies one past its end.
         limit = config.eval_tokens + 1 if config.eval_tokens else None
         self.train = self._placed(train)
+        for name, tokens in (("val", val), ("test", self.shape.test)):
+            check_window(config, name, len(tokens))
         self.held = {"val": self._placed(val[:limit]), "test": self._placed(self.shape.test[:limit])}
         self.units_per_step = self.batch_size * self.context
         # An epoch begins at a random offset, so that its last window may be missing.
