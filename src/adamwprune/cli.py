@@ -53,12 +53,14 @@ def train(
     kept_gradients: Annotated[
         bool, typer.Option("--kept-gradients", help="Under torchrun, exchange the gradients of kept weights only.")
     ] = False,
+    retry_failed: RetryFailed = False,
 ) -> None:
     """Train one network; a setting that shows no default is the recipe's.
 
     For example: adamwprune train lenet5 --optimizer adamwprune --pruning-method state --target-sparsity 0.7
     """
-    raise typer.Exit(commands.train(network, fields, results_dir / name, kept_gradients=kept_gradients))
+    code = commands.train(network, fields, results_dir / name, kept_gradients=kept_gradients, retry_failed=retry_failed)
+    raise typer.Exit(code)
 
 
 @matrix.command("run")

@@ -6,16 +6,31 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses in the block names ``path``, also where torch hides it behind an error of its own."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        if cause is None or cause.errno is None or cause.filename is not None:
+            raise
+        raise OSError(cause.errno, cause.strerror, str(path)) from error
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then put it in place: readers see the old or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with writing(path), open(temporary, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -67,6 +82,7 @@ class JsonLines:
     """A file of one JSON object a line. ``size`` goes into checkpoints; a resumed run cuts the file back to it."""
 
     def __init__(self, path: Path, size: int = 0) -> None:
+        self._path = path
         self._file = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115 (closed by close)
         present = self._file.seek(0, os.SEEK_END)
         if present < size:
@@ -82,12 +98,14 @@ class JsonLines:
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line; it is in the system's hands when this returns."""
-        self._file.write(json.dumps(plain(record), allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(json.dumps(plain(record), allow_nan=False).encode() + b"\n")
+            self._file.flush()
 
     def sync(self) -> None:
         """Wait until all lines are on disk; a checkpoint that counts on them must be written after this."""
-        os.fsync(self._file.fileno())
+        with writing(self._path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""

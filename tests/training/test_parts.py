@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import tiny
@@ -18,7 +22,7 @@ from torch.nn import functional
 
 from adamwprune import data, files
 from adamwprune.data.augment import flip, shift
-from adamwprune.training import device
+from adamwprune.training import checkpoint, device
 from adamwprune.training.batches import Epoch, Normalizer
 from adamwprune.training.evaluate import evaluate
 from adamwprune.training.schedule import LR_SCHEDULES, lr_factor
@@ -145,6 +149,48 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(ValueError, match=r"x.json cannot be read"):
         files.read_json(path)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Files end at 500 bytes: the nearest to a full disk that needs no disk of its own."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_said_with_the_file(tmp_path: Path) -> None:
+    for values in (10, 100_000):
+        with pytest.raises(OSError, match=f"File too large: '{tmp_path}/x.pt'"), full_disk():
+            checkpoint.save(tmp_path / "x.pt", "run", {"a": torch.zeros(values)})
+    lines = files.JsonLines(tmp_path / "x.jsonl")
+    with pytest.raises(OSError, match=f"File too large: '{tmp_path}/x.jsonl'"), full_disk():
+        lines.append({"text": "x" * 1000})
+    assert [file.name for file in tmp_path.iterdir()] == ["x.jsonl"]
+
+
+def test_a_full_disk_that_torch_hides_is_said_too(tmp_path: Path) -> None:
+    def hide(file: BinaryIO) -> None:
+        """As torch's writer does where it still ends the archive."""
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos") from None
+
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/x.pt'"):
+        files.write_atomic(tmp_path / "x.pt", hide)
+
+
+def test_a_mistake_of_the_writer_stays_what_it_is(tmp_path: Path) -> None:
+    def fail(file: BinaryIO) -> None:
+        raise RuntimeError("a mistake")
+
+    with pytest.raises(RuntimeError, match="a mistake"):
+        files.write_atomic(tmp_path / "x", fail)
 
 
 def test_json_lines_are_cut_back_and_go_on(tmp_path: Path) -> None:

@@ -92,7 +92,14 @@ def list_selection(selection: Selection) -> int:
     return 0
 
 
-def train(network: str | None, fields: dict[str, Any], path: Path, *, kept_gradients: bool = False) -> int:
+def train(
+    network: str | None,
+    fields: dict[str, Any],
+    path: Path,
+    *,
+    kept_gradients: bool = False,
+    retry_failed: bool = False,
+) -> int:
     """One run, as a matrix of its own or one more in the folder's; on several ranks where torchrun started them."""
     if network is not None and fields.setdefault("model", network) != network:
         raise ExperimentError(f"the network is given twice: {network} and --model {fields['model']}")
@@ -106,10 +113,10 @@ def train(network: str | None, fields: dict[str, Any], path: Path, *, kept_gradi
         for note in begun_otherwise(runs[0], path):
             print(note)
     if ranks.size() > 1:
-        return run_on_ranks(path, runs[0], kept_gradients=kept_gradients)
+        return run_on_ranks(path, runs[0], kept_gradients=kept_gradients, retry_failed=retry_failed)
     if kept_gradients:
         raise ExperimentError("--kept-gradients has no effect on one process: start several ranks with torchrun")
-    return run_matrix(path, runs, jobs=1)
+    return run_matrix(path, runs, jobs=1, retry_failed=retry_failed)
 
 
 def report(directory: Path | None, results_dir: Path) -> None:

@@ -18,7 +18,7 @@ from adamwprune.training.engine import Progress, train
 from adamwprune.training.errors import Interrupted
 
 
-def run_on_ranks(path: Path, run: Run, *, kept_gradients: bool = False) -> int:
+def run_on_ranks(path: Path, run: Run, *, kept_gradients: bool = False, retry_failed: bool = False) -> int:
     """Trains ``run`` in the folder ``path``, or goes on with it; the exit code is the same on every rank."""
     first = ranks.rank() == 0
     screen = display.create()
@@ -31,6 +31,8 @@ def run_on_ranks(path: Path, run: Run, *, kept_gradients: bool = False) -> int:
             stack.enter_context(lease(path / LOCK, str(path)))
             fetch_data([run], display.Downloads(screen))
             folder.add([run])
+            if retry_failed and folder.state(run).status == "failed":
+                folder.forget_failure(run)
             screen.note(f"{path}: {run.name} on {ranks.size()} ranks")
         ranks.wait()  # for the data
         try:

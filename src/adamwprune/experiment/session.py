@@ -104,7 +104,7 @@ def conclude(screen: display.Display, folder: ResultsFolder, runs: Sequence[Run]
     """Reports on what became of the runs; the exit code."""
     if outcome.interrupted:
         ended = outcome.finished + outcome.failed
-        screen.note(f"interrupted: {ended} of {len(runs)} runs are done; `make continue` goes on from here")
+        screen.note(f"interrupted: {ended} of {len(runs)} runs are done; the same command goes on from here")
         return INTERRUPTED
     from adamwprune import report
 
@@ -119,5 +119,8 @@ def conclude(screen: display.Display, folder: ResultsFolder, runs: Sequence[Run]
         state = folder.state(run)
         if state.status == "failed":
             screen.note(f"failed: {run.name}: {state.reason}")
-    screen.note(f"{outcome.failed} of {len(runs)} runs failed; `make continue RETRY_FAILED=1` tries them again")
+    screen.note(
+        f"{outcome.failed} of {len(runs)} runs failed; the same command with --retry-failed (make: RETRY_FAILED=1) "
+        "tries again"
+    )
     return SOME_FAILED

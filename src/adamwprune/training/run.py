@@ -200,7 +200,7 @@ class Run:
             divides = f"it must divide {config.batch_size}"
             words = [f"raise accumulate={config.accumulate}, which keeps the result ({divides})"]
         if config.context is not None and not config.activation_checkpointing:
-            words.append("turn activation_checkpointing on")
+            words.append("turn activation_checkpointing on (the same run: --retry-failed tries it again)")
         words.append("lower batch_size" if config.context is None else "lower batch_size or context")
         return ", or ".join(words)
 
