@@ -8,7 +8,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ SCHEMA = 1
 def options(description: str | None) -> argparse.Namespace:
     """The command line of every script."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder that the JSON file is written to")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder that the JSON file is written to, and read")
     parser.add_argument("--minutes", type=float, default=8.0, help="no row is begun after so many minutes")
     parser.add_argument("--dry-run", action="store_true", help="small tensors on any device; nothing is kept")
     chosen = parser.parse_args()
@@ -50,18 +50,18 @@ class Rows:
         self._deadline = time.monotonic() + 60 * chosen.minutes
         self._where = self._here()
         self._rows: dict[str, dict[str, Any]] = {}
-        before = RESULTS / f"{name}.json"
-        if before.is_file() and not chosen.dry_run:
-            content = read_json(before)
-            if content["schema"] == SCHEMA and content["where"] == self._where:
-                self._rows = content["rows"]
+        for before in (RESULTS / f"{name}.json", self._out):
+            if before.is_file() and not chosen.dry_run:
+                content = read_json(before)
+                if content["schema"] == SCHEMA and content["where"] == self._where:
+                    self._rows |= content["rows"]
 
     def measure(self, key: str, run: Callable[[], dict[str, Any]]) -> None:
         """Add the row that ``run`` returns, unless it is there or time is up. What fails is told in its row."""
-        if key in self._rows and "error" not in self._rows[key]:
+        if key in self._rows and not _is_wrong(self._rows[key]):
             print(f"{key}: there already", flush=True)
             return
-        if time.monotonic() > self._deadline:
+        if self.seconds_left < 0:
             print(f"{key}: no time left; run this again to go on", flush=True)
             return
         try:
@@ -77,7 +77,12 @@ class Rows:
     @property
     def failed(self) -> bool:
         """Whether a row ended in an error, or says that something is wrong."""
-        return any("error" in row or row.get("ok") is False for row in self._rows.values())
+        return any(map(_is_wrong, self._rows.values()))
+
+    @property
+    def seconds_left(self) -> float:
+        """Until no row is begun any more."""
+        return self._deadline - time.monotonic()
 
     def _here(self) -> dict[str, Any]:
         on_gpu = self.device.type == "cuda"
@@ -88,6 +93,10 @@ class Rows:
             "triton": metadata.version("triton") if on_gpu else None,
             "kernels": kernels.VERSION,
         }
+
+
+def _is_wrong(row: Mapping[str, Any]) -> bool:
+    return "error" in row or row.get("ok") is False
 
 
 def milliseconds(run: Callable[[], Any], device: torch.device) -> float:

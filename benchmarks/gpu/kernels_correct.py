@@ -8,6 +8,7 @@ The tests compare bit for bit with the native CPU kernel where that was built. E
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from functools import partial
@@ -29,6 +30,9 @@ FUSED_ULPS = 4
 
 #: Share of entries that may differ from the reference's; it rounds every operation to bfloat16 where all is bfloat16.
 DIFFERENT = {"bfloat16": 0.2}
+
+#: Seconds that tests may take beyond the time in which rows are begun.
+GRACE = 60.0
 
 FORMS: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
     "float32": (torch.float32, {}),
@@ -53,7 +57,9 @@ def main() -> None:
     for score in ("magnitude", "state", "hybrid"):
         rows.measure(f"selection, {score}", partial(selection, device, score, small))
     if not rows.dry_run:
-        rows.measure("tests", tests)
+        rows.measure("tests marked gpu", partial(tests, rows, "-m", "gpu", "tests/kernels", "tests/optim"))
+        for path in sorted((ROOT / "tests" / "kernels").glob("test_triton_*.py")):
+            rows.measure(f"tests, {path.stem}", partial(tests, rows, str(path)))
     sys.exit(1 if rows.failed else 0)
 
 
@@ -128,18 +134,17 @@ def selection(device: torch.device, score: str, small: bool) -> dict[str, Any]:
     return {"ok": exact and different <= 1e-5 * slot.weight.numel(), "exact": exact, "different": different}
 
 
-def tests() -> dict[str, Any]:
-    """The kernels' tests and all that are marked `gpu`, run on the card."""
-    summaries = {}
-    for name, arguments in {
-        "marked gpu": ["-m", "gpu", "tests/kernels", "tests/optim"],
-        "triton": sorted(str(path) for path in (ROOT / "tests" / "kernels").glob("test_triton_*.py")),
-    }.items():
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        print(done.stdout[-3000:], flush=True)
-        summaries[name] = {"exit": done.returncode, "summary": done.stdout.strip().splitlines()[-1]}
-    return {"ok": all(part["exit"] == 0 for part in summaries.values()), **summaries}
+def tests(rows: Rows, *arguments: str) -> dict[str, Any]:
+    """Tests on the card, on several processes where pytest can: compiling takes most of the time."""
+    workers = ["-n", "8"] if importlib.util.find_spec("xdist") else []
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *arguments]
+    limit = max(rows.seconds_left, 0) + GRACE
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=limit)
+    print(done.stdout[-3000:], flush=True)
+    # Without the native kernel, tests that compare with it bit for bit are skipped.
+    compared = kernels.native.library() is not None
+    summary = done.stdout.strip().splitlines()[-1]
+    return {"ok": done.returncode == 0 and compared, "native": compared, "exit": done.returncode, "summary": summary}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ run, gradients included. It starts dense, so compact state does not lower it; sm
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import torch
@@ -46,6 +47,8 @@ def ramp(
 ) -> dict[str, Any]:
     """Train through a ramp; ``sparsity`` None takes torch's AdamW."""
     on_gpu = device.type == "cuda"
+    gc.collect()  # the row before
+    held = torch.cuda.memory_allocated() if on_gpu else 0
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -62,8 +65,8 @@ def ramp(
         torch.stack([p.float().sum() for _, p in tensors]).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
-    peak = torch.cuda.max_memory_allocated() if on_gpu else 0
-    steady = torch.cuda.memory_allocated() if on_gpu else 0
+    peak = torch.cuda.max_memory_allocated() - held if on_gpu else 0
+    steady = torch.cuda.memory_allocated() - held if on_gpu else 0
     number = count(tensors)
     return {
         "weights": number,

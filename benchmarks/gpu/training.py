@@ -29,6 +29,9 @@ from adamwprune.training.identity import identity, run_id, run_name  # noqa: E40
 from adamwprune.training.resolve import resolve, total_steps  # noqa: E402
 from adamwprune.training.run import Run  # noqa: E402
 
+#: Where finished results lie; a matrix goes on from the rows that it finds there.
+RESULTS = ROOT / "results" / "gpu"
+
 #: Raised when the files' form changes.
 SCHEMA = 1
 
@@ -72,7 +75,7 @@ def main(matrix: Matrix, about: str | None, arguments: Sequence[str] | None = No
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder that holds the data sets")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "gpu", help="folder of runs and checkpoints")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "gpu", help="folder of the results")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--minutes", type=float, default=8.0, help="length of a slice")
     parser.add_argument("--tiny", action="store_true", help="two steps of narrow networks on any device; no results")
     parser.add_argument("--estimate", action="store_true", help="only say how long it might take on an H100")
@@ -108,8 +111,9 @@ class Results:
     def __init__(self, path: Path, *, keep: bool) -> None:
         self.path, self.keep = path, keep
         self.rows: dict[str, dict[str, Any]] = {}
-        if keep and path.is_file() and (content := read_json(path))["schema"] == SCHEMA:
-            self.rows = content["rows"]
+        for before in (RESULTS / path.name, path):
+            if keep and before.is_file() and (content := read_json(before))["schema"] == SCHEMA:
+                self.rows |= content["rows"]
 
     def holds(self, key: str) -> bool:
         """Whether the run of this key has ended."""

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -193,8 +193,14 @@ def _new_plan(jobs: Sequence[Job], addresses: Sequence[tuple[int, ...]], device:
     for variant, tensors in members.items():
         blocks = np.array([-(-jobs[i].weight.numel() // BLOCK) for i in tensors])
         table[tensors, -1] = np.cumsum(blocks) - blocks
-        launches.append(Launch(variant, upload(np.repeat(np.array(tensors, np.int32), blocks), device)))
+        launches.append(Launch(variant, _owner(tuple(tensors), tuple(blocks.tolist()), device)))
     return Plan(tuple(launches), upload(table, device))
+
+
+@lru_cache(maxsize=_PLANS)
+def _owner(tensors: tuple[int, ...], blocks: tuple[int, ...], device: torch.device) -> Tensor:
+    """Which tensor each program steps, int32; plans share it, as gradients may lie elsewhere at every step."""
+    return upload(np.repeat(np.array(tensors, np.int32), blocks), device)
 
 
 def _variant(job: Job, addresses: tuple[int, ...]) -> Variant:
@@ -225,7 +231,8 @@ def _numbers(jobs: Sequence[Job], device: torch.device) -> Tensor:
     hyper, theta = jobs[0].hyper, jobs[0].theta
     if any(isinstance(x, Tensor) and x.device.type != "cpu" for x in (jobs[0].step, hyper.lr)):
         seeds = _seeds(tuple(job.first for job in jobs), device)
-        return _numbers_on_device(torch.stack([job.step for job in jobs]), seeds, hyper, theta)
+        # Counts lie on the host beside a learning rate on the device, unless the optimizer is capturable.
+        return _numbers_on_device(torch.stack([job.step for job in jobs]).to(device), seeds, hyper, theta)
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         raise RuntimeError("a CUDA graph would repeat this step's learning rate and count: pass capturable=True")
     steps = [float(job.step) for job in jobs]

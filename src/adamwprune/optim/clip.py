@@ -40,7 +40,8 @@ def kept_norm(
             norm = _norm(p.grad, mask, norm_type)
             norms.append(norm if factor is None else norm * factor)
     if norms:
-        whole = [get_total_norm(whole, norm_type, foreach=foreach), *norms]
+        # Of no tensors torch's norm is a zero on the CPU, for which a GPU would be waited for.
+        whole = [*([get_total_norm(whole, norm_type, foreach=foreach)] if whole else []), *norms]
     return everywhere(get_total_norm(whole, norm_type, error_if_nonfinite, foreach))
 
 

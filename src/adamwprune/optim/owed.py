@@ -6,7 +6,8 @@ clipped. Whatever happens to that gradient before the step is settled first:
 
 - another backward adds to it: it is multiplied before the new part arrives, as if it had been clipped in place;
 - it is replaced, set to None or to zero: the factor goes with it;
-- it is changed by hand: nobody can tell what was meant, and that is refused.
+- it is changed by hand: nobody can tell what was meant, and that is refused. (A change through ``.data`` leaves no
+  trace, and is multiplied along.)
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ class OwedFactors:
 
     def add(self, params: Iterable[Tensor], factor: Tensor) -> None:
         """Owe ``factor`` to the gradients of ``params``, on top of what they are owed already."""
+        # One tensor on a device: tensors that are owed the same are stepped together.
+        owns: dict[torch.device, Tensor] = {}
         for p in params:
             assert p.grad is not None
-            before, own = self.of(p), factor.to(p.device)
+            before, own = self.of(p), owns.setdefault(p.device, factor.to(p.device))
             self._debts[p] = _Debt(p.grad, p.grad._version, own if before is None else before * own)
             if p.requires_grad and p not in self._hooks:
                 self._hooks[p] = self._settle_before_accumulation(p)
@@ -79,11 +82,13 @@ class OwedFactors:
         self._debts.clear()
 
     def _settle_before_accumulation(self, p: Tensor) -> Any:
-        this, position = weakref.ref(self), weakref.ref(p)
+        # Not even a weak reference to the tensor: torch exchanges tensors in place, and refuses where there is one.
+        this, number = weakref.ref(self), id(p)
 
         def before_accumulation(_: Tensor) -> None:
-            owed, weight = this(), position()
-            if owed is not None and weight is not None:
-                owed.settle(weight)
+            owed = this()
+            if owed is not None:
+                for weight in [q for q in owed._debts if id(q) == number]:
+                    owed.settle(weight)
 
         return p.register_hook(before_accumulation)  # type: ignore[no-untyped-call]
