@@ -10,7 +10,7 @@ import torch
 from lab import backward, gradients, mlp, prune, train, weights
 from torch import nn
 
-from adamwprune import AdamWPrune, NonFiniteScoreError
+from adamwprune import AdamWPrune, AdamWSPAM, NonFiniteScoreError, attach
 from adamwprune.prune.masks import Mask
 
 LARGE = [(67, 76), (70, 64), (9,)]
@@ -139,3 +139,59 @@ def test_a_checkpoint_of_another_scope_or_pattern_changes_nothing(options, state
     message = "masks layer0.weight, which this optimizer does not prune" if "exclude" in options else "pattern=None"
     refused(named, optimizer, lambda: optimizer.load_state_dict(saved), message)
     optimizer.step()
+
+
+def test_two_parameters_of_one_name_are_refused_with_both_groups():
+    groups = [{"params": list(mlp(seed).named_parameters())} for seed in (0, 1)]
+    with pytest.raises(ValueError, match=r"two parameters are called '0.weight' \(groups 0 and 1\)"):
+        AdamWPrune(groups, prune=prune())
+    AdamWPrune(groups)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_regrowth_on_gradients_that_are_not_finite_changes_no_mask(own):
+    """The masked weight's gradient alone is infinite, and it is in the second tensor."""
+    named = weights([(16, 16), (16, 16)])
+    settings = prune(regrow=0.3, score="magnitude", end=12)
+    if own:
+        optimizer = AdamWPrune(named, prune=settings)
+    else:
+        attach(optimizer := torch.optim.AdamW(named), settings)
+    for step in range(1, 6):
+        optimizer.zero_grad()
+        backward(named, gradients(named, step))
+        optimizer.step()
+    optimizer.zero_grad()
+    grads = gradients(named, 6)
+    grads[1] = grads[1].masked_fill(~optimizer.pruner.named_masks()[named[1][0]], torch.inf)
+    backward(named, grads)
+    before = [slot.mask.bits.clone() for slot in optimizer.pruner.slots.values()]
+    with pytest.raises(NonFiniteScoreError):
+        optimizer.step()
+    assert all(
+        torch.equal(slot.mask.bits, bits) for slot, bits in zip(optimizer.pruner.slots.values(), before, strict=True)
+    )
+
+
+def test_a_higher_sparsity_than_a_finished_schedule_can_reach_is_refused():
+    model = mlp()
+    optimizer = AdamWPrune(model.named_parameters(), prune=prune())
+    train(model, optimizer, 1, 12)
+    saved = optimizer.state_dict()
+    higher = AdamWPrune(mlp().named_parameters(), prune=prune(sparsity=0.9))
+    with pytest.raises(
+        ValueError, match=r"sparsity=0.5 at step 10, and this schedule ends at step 10, so that sparsity=0.9"
+    ):
+        higher.load_state_dict(saved)
+    assert not higher.state
+    assert higher.pruner.step == 0
+    later = AdamWPrune(model.named_parameters(), prune=prune(sparsity=0.9, total_steps=24, end=20))
+    later.load_state_dict(saved)
+    train(model, later, 13, 24)
+    assert later.pruner.at_target
+
+
+def test_spam_refuses_complex_parameters_by_name():
+    named = [("phase", nn.Parameter(torch.ones(3, dtype=torch.cfloat)))]
+    with pytest.raises(ValueError, match="phase is complex, and SPAM clips real gradients"):
+        AdamWSPAM(named)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import brute
 import pytest
 import torch
@@ -139,3 +141,21 @@ def test_a_score_of_the_wrong_shape_is_refused():
 def test_unknown_scores_list_the_valid_ones(name):
     with pytest.raises(ValueError, match=r"magnitude, hybrid.*bitter0"):
         canonical_score(name)
+
+
+def by_position(w: torch.Tensor, /) -> torch.Tensor:
+    return w.abs()
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (torch.abs, "abs has no signature: wrap it"),
+        (by_position, "takes .'w'. by position only, and slices come by name"),
+        (lambda w: w.numpy(), "returned ndarray: expected a tensor of real numbers"),
+        (lambda w: torch.complex(w, w), "returned torch.complex64: expected a tensor of real numbers"),
+    ],
+)
+def test_functions_that_cannot_be_called_or_ranked_by_say_so(function: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_score(function)(w=torch.ones(3))

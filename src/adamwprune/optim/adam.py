@@ -22,10 +22,11 @@ from adamwprune.optim import checkpoint
 from adamwprune.optim.clip import clip_grad_norm_, kept_norm
 from adamwprune.optim.forms import Form
 from adamwprune.optim.groups import parameters
+from adamwprune.optim.layout import fit
 from adamwprune.optim.owed import OwedFactors
 from adamwprune.optim.pruner import Pruner
 from adamwprune.optim.release import GradientRelease, check_release
-from adamwprune.optim.spam import Spam, SpamClock
+from adamwprune.optim.spam import Spam, SpamClock, check_real
 from adamwprune.prune.config import Prune
 from adamwprune.prune.shards import local, local_gradient, on_any_rank, shard
 
@@ -138,6 +139,8 @@ class AdamFamily(torch.optim.Adam):
         super().add_param_group(param_group)
         try:
             self.form.check_group(self.param_groups[-1])
+            if self.spam_clock is not None:
+                check_real(self.param_groups[-1])
             if self.pruner is not None:
                 self.pruner.refresh()
         except ValueError:
@@ -237,13 +240,27 @@ class AdamFamily(torch.optim.Adam):
             **{name: group[name] for name in Hyper.__slots__ if name in group and name != "lr"},
         )
         for p in group["params"]:
-            if p.grad is not None and self.form.covers(p) and not self.state.get(p):
-                self.state[p] = self.form.create(p, group)
+            if p.grad is not None and not self.state.get(p):
+                self._create_state(p, group)
         ours = {p for p in group["params"] if p.grad is not None and self.steps_itself(p)}
         self._step_whole({**group, "params": [p for p in group["params"] if p not in ours]}, hyper, theta)
         kernels.step([self._job(p, p.grad, hyper, theta) for p in group["params"] if p in ours])
         if ours:  # together: on a GPU each would be a launch of its own
             torch._foreach_add_([self.state[p]["step"] for p in ours], 1)
+
+    def _create_state(self, p: Tensor, group: dict[str, Any]) -> None:
+        """State of a tensor that torch would not make as it is to be: in another form, or of one with a mask.
+
+        A tensor can have a mask and no state where ``state`` was cleared, to forget the momentum.
+        """
+        slot = self.pruner.slots.get(p) if self.pruner is not None and self.pruner.compact else None
+        masked = slot is not None and slot.mask is not None
+        if self.form.covers(p):
+            self.state[p] = self.form.create(p, group)
+        elif masked:
+            self._init_group({**group, "params": [p]}, *([] for _ in range(6)))  # type: ignore[no-untyped-call]
+        if masked and slot is not None:
+            fit(slot, self.state[p])
 
     def steps_itself(self, p: Tensor) -> bool:
         """Whether our kernels step the tensor: it has a mask, or state wider than it, which torch cannot take."""
@@ -370,5 +387,6 @@ def is_probe(optimizer: torch.optim.Optimizer) -> bool:
             return False
     params = list(parameters(optimizer.param_groups))
     grads = (local_gradient(p) for p in params)
-    moves = any(bool(grad.count_nonzero()) for grad in grads if grad is not None)
+    values = (grad._values() if grad.is_sparse else grad for grad in grads if grad is not None)
+    moves = any(bool(entries.count_nonzero()) for entries in values)
     return not on_any_rank(moves, params)

@@ -22,7 +22,7 @@ from adamwprune.kernels.reference import expand
 from adamwprune.optim.forms import Form, spread_units
 from adamwprune.optim.groups import parameters
 from adamwprune.optim.layout import PER_WEIGHT, decoded
-from adamwprune.optim.places import MASK, MOVEMENT
+from adamwprune.optim.places import MASK, MOVEMENT, carries_marks
 from adamwprune.optim.pruner import Pruner
 from adamwprune.optim.record import Loaded
 from adamwprune.optim.slots import Slot
@@ -73,7 +73,7 @@ def _export_entry(entry: dict[str, Any], slot: Slot) -> dict[str, Any]:
             if name in entry:
                 fill = -0.0 if name == "exp_avg_sq" else 0.0
                 entry[name] = like(expand(entry[name], stored, shape, fill), weight)
-    elif "exp_avg_sq" in entry:
+    elif carries_marks(entry, slot):
         entry["exp_avg_sq"] = like(local(entry["exp_avg_sq"]).masked_fill(~mask.to_bool(shape), -0.0), weight)
     else:
         entry[MASK] = like(mask.to_bool(shape).to(torch.uint8), weight)
@@ -98,6 +98,7 @@ def read(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pruner: P
     for group, saved in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
         record = saved.get("prune") or {}
         if record:
+            _check_target(record, pruner)
             loaded.step, loaded.last_update = record["step"], record["last_update"]
             loaded.waiting |= record.get("waiting", {})  # tools that flatten lose what is empty
         found, buffers = 0, len(loaded.movement)
@@ -142,7 +143,7 @@ def _read_masks(state_dict: dict[str, Any], optimizer: torch.optim.Optimizer, pr
 
 def _read_mask(entry: dict[str, Any], p: Tensor) -> Mask | None:
     marks = entry.get(MASK, entry.get("exp_avg_sq"))
-    if not isinstance(marks, Tensor):
+    if not isinstance(marks, Tensor) or marks.is_complex():
         return None
     if MASK in entry and marks.dim() == 1 and marks.numel():  # packed bits, as of the first checkpoints
         return Mask.from_bits(marks, p.numel())
@@ -178,6 +179,17 @@ def _check_record(record: dict[str, Any], found: int, buffers: int, pruner: Prun
         raise ValueError(
             f"the checkpoint was pruned with pattern={record['pattern']!r}, not {pruner.prune.pattern!r}: "
             "use the same pattern"
+        )
+
+
+def _check_target(record: dict[str, Any], pruner: Pruner) -> None:
+    """ValueError where more is to be pruned, and the schedule's last mask update lies behind."""
+    last, end = record["last_update"], pruner.end
+    if last is not None and end is not None and last >= end and record["sparsity"] < pruner.prune.sparsity:
+        raise ValueError(
+            f"the checkpoint was pruned to sparsity={record['sparsity']!r} at step {last}, and this schedule ends at "
+            f"step {end}, so that sparsity={pruner.prune.sparsity!r} would never be reached: make total_steps and end "
+            "larger, or load the weights alone and begin anew"
         )
 
 

@@ -42,6 +42,14 @@ def take_mask(slot: Slot, state: MutableMapping[str, Any], new: Mask) -> None:
         kernels.zero_masked(slot.movement, new)
 
 
+def fit(slot: Slot, state: MutableMapping[str, Any]) -> None:
+    """Bring new, dense state into the layout that a masked tensor has already."""
+    assert slot.mask is not None
+    for name in PER_WEIGHT:
+        if name in state:
+            state[name] = kernels.compact(state[name], None, slot.mask) if slot.compact else state[name].contiguous()
+
+
 def pack(slot: Slot, state: MutableMapping[str, Any]) -> None:
     """Store a masked tensor's dense state and movement for kept weights only."""
     slot.compact = True

@@ -22,7 +22,7 @@ from adamwprune.prune.ranks import Ranks, lowest_among, lowest_here, own_parts
 from adamwprune.prune.scores import Score
 from adamwprune.prune.shards import ranks_of
 from adamwprune.prune.slices import View
-from adamwprune.prune.thresholds import Cut
+from adamwprune.prune.thresholds import Cut, require_finite
 
 
 def new_masks(
@@ -46,6 +46,9 @@ def new_masks(
     swaps = [_exchanged(slot, count, exchange_share) for slot, count in zip(slots, counts, strict=True)]
     if not any(swaps) and all(count == slot.masked for slot, count in zip(slots, counts, strict=True)):
         return
+    for slot, swap in zip(slots, swaps, strict=True):
+        if swap and slot.exchange is not None:
+            require_finite(slot.exchange, ranks)
     plans = _plans(slots, views, prune, [count + swap for count, swap in zip(counts, swaps, strict=True)], ranks)
     pattern = prune.parsed_pattern()
     remaining = list(reversed(views))

@@ -25,10 +25,15 @@ def hold(state: MutableMapping[str, Any], slot: Slot, *, marked: bool) -> None:
     ``marked`` says that masks are marks in the state itself.
     """
     device = local(slot.weight).device
-    if not marked and "exp_avg_sq" not in state:
+    if not marked and not carries_marks(state, slot):
         state.setdefault(MASK, torch.empty(0, dtype=torch.uint8, device=device))
     if slot.movement is not None:
         state.setdefault(MOVEMENT, torch.empty(0, device=device))
+
+
+def carries_marks(state: Mapping[str, Any], slot: Slot) -> bool:
+    """Whether a tensor's dense state has an entry for each weight in which masks can be marked."""
+    return "exp_avg_sq" in state and bool(state["exp_avg_sq"].shape == slot.weight.shape)
 
 
 def without(state: Mapping[str, Any]) -> dict[str, Any]:

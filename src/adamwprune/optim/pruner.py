@@ -49,8 +49,7 @@ class Pruner:
         self.last_update: int | None = None
         self.left_out: dict[str, str] = {}
         self.slots: dict[Tensor, Slot] = {}
-        budget = prune.budget_score()
-        self._needs = prune.ranking().needs | (budget.needs if budget else frozenset())
+        self._needs = _needs(prune)
         self._ramp = prune.ramp() if prune.sparsity and prune.total_steps is not None else None
         self._waiting: dict[str, str] = {}
         self._seen_params = 0
@@ -96,6 +95,7 @@ class Pruner:
         if self.step and self._ramp is not None:
             raise ValueError(f"total_steps cannot change at step {self.step}: set it before the first step")
         self.prune = dataclasses.replace(self.prune, total_steps=total_steps)
+        self._needs = _needs(self.prune)  # `auto` may choose another score now
         self._ramp = self.prune.ramp() if self.prune.sparsity else None
 
     # ---- what the optimizer calls ----------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ class Pruner:
             "version": 1,
             "step": self.step,
             "last_update": self.last_update,
-            "sparsity": self.prune.sparsity,
+            "sparsity": float(self.prune.sparsity),  # numpy's own would not load with weights_only
             "pattern": self.prune.pattern,
             "masked": sum(slot.masked for slot in slots),
             "movement": sum(slot.movement is not None for slot in slots),
@@ -273,10 +273,8 @@ class Pruner:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._optimizer = weakref.ref(state["_optimizer"])
-        self._hooks = []
         self._copies = Copies()
-        for slot in self.slots.values():
-            self._hooks.append(gradients.register_hook(self, slot))
+        self._hooks = [gradients.register_hook(self, slot) for slot in self.slots.values()]
 
     # ---- what a user asks ------------------------------------------------------------------------------------------
 
@@ -349,3 +347,9 @@ class Pruner:
             "bytes": account.pruned(self.optimizer, slots, self.slots),
             "bytes_model": account.pruned(self.optimizer, slots, parameters(self.optimizer.param_groups)),
         }
+
+
+def _needs(prune: Prune) -> frozenset[str]:
+    """What mask updates rank by, and set budgets by."""
+    budget = prune.budget_score()
+    return prune.ranking().needs | (budget.needs if budget else frozenset())

@@ -66,7 +66,7 @@ def classify(
     """Sort an optimizer's parameters: new slots are returned, the reasons of the others go into ``left_out``.
 
     Raises:
-        ValueError: names are missing, a glob matches nothing, or a prunable tensor is complex or sparse.
+        ValueError: names are missing or not unique, a glob matches nothing, or a prunable tensor is complex or sparse.
     """
     if prune.sparsity and any("param_names" not in group for group in groups):
         raise ValueError(
@@ -74,6 +74,8 @@ def classify(
             "pass model.named_parameters(), or adamwprune.param_groups(model, ...)"
         )
     names = [name for group in groups for name in group.get("param_names", ())]
+    if prune.sparsity:
+        _check_unique(groups)
     if names:
         check_globs(names, prune.include, prune.exclude)
     found: list[Slot] = []
@@ -91,6 +93,18 @@ def classify(
             else:
                 found.append(Slot(name, p, index, inputs=_inputs(name, group)))
     return found
+
+
+def _check_unique(groups: Sequence[dict[str, Any]]) -> None:
+    seen: dict[str, int] = {}
+    for index, group in enumerate(groups):
+        for name in group["param_names"]:
+            if name in seen:
+                raise ValueError(
+                    f"two parameters are called {name!r} (groups {seen[name]} and {index}), and masks go by name: give "
+                    "each module's names a prefix, as [(f'critic.{n}', p) for n, p in critic.named_parameters()]"
+                )
+            seen[name] = index
 
 
 def _refusal(name: str, p: Tensor, group: dict[str, Any], prune: Prune) -> str | None:

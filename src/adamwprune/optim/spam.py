@@ -194,3 +194,11 @@ class SpamClock:
             clock.step, clock.last_reset, clock.norms = record["step"], record["last_reset"], list(norms)
             clock.offsets |= {p: offset for p, offset in zip(params, offsets, strict=True) if offset}
         return clock
+
+
+def check_real(group: Mapping[str, Any]) -> None:
+    """ValueError where a parameter is complex: clipping bounds entries, and torch has no such clamp."""
+    names = group.get("param_names", [f"a parameter of shape {list(p.shape)}" for p in group["params"]])
+    for name, p in zip(names, group["params"], strict=True):
+        if p.is_complex():
+            raise ValueError(f"{name} is complex, and SPAM clips real gradients: give it to another optimizer")

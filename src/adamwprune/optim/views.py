@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -51,7 +51,20 @@ def _has_moments(pruner: Pruner, slot: Slot) -> bool:
             f"{', '.join(map(str, state)) or 'nothing'} for {slot.name}: use an Adam-family optimizer, or score "
             "magnitude, movement, taylor, lamp or random"
         )
+    if state and not pruner.owns_step:
+        _check_moments(pruner, slot, state)
     return bool(state) and _age(pruner, slot) > 0
+
+
+def _check_moments(pruner: Pruner, slot: Slot, state: Mapping[str, Any]) -> None:
+    """ValueError where another optimizer's moments are not one per weight, as those of a low-rank projection."""
+    for name in ("exp_avg", "exp_avg_sq"):
+        if state[name].shape != slot.weight.shape:
+            raise ValueError(
+                f"score {pruner.prune.score!r} needs a moment for each weight, and {type(pruner.optimizer).__name__} "
+                f"keeps {name} of shape {list(state[name].shape)} for {slot.name} of shape {list(slot.weight.shape)}: "
+                "use score magnitude, movement, taylor, lamp or random"
+            )
 
 
 def _age(pruner: Pruner, slot: Slot) -> int:

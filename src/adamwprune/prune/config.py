@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 from torch import Tensor
 
@@ -74,6 +75,10 @@ class Prune:
     """Globs over parameter names that are left out."""
 
     def __post_init__(self) -> None:
+        for name in ("sparsity", "start", "end", "regrow", "min_density", "total_steps", "every"):
+            value = getattr(self, name)
+            none = value is None and name in ("total_steps", "every")
+            _require(none or isinstance(value, Real), name, value, "a number")
         _require(0.0 <= self.sparsity < 1.0, "sparsity", self.sparsity, "in [0, 1): the fraction removed")
         _require(self.total_steps is None or self.total_steps >= 1, "total_steps", self.total_steps, "at least 1")
         for name, edge in (("start", self.start), ("end", self.end)):

@@ -40,6 +40,9 @@ class Score:
         """Score the slices: float32 of their length."""
         result = self.function(**{name: inputs[name] for name in self.needs})
         expected = next(iter(inputs.values())).shape
+        if not isinstance(result, Tensor) or result.is_complex():
+            kind = result.dtype if isinstance(result, Tensor) else type(result).__name__
+            raise ValueError(f"score {self.name!r} returned {kind}: expected a tensor of real numbers")
         if result.shape != expected:
             raise ValueError(f"score {self.name!r} returned shape {list(result.shape)} for slices of {list(expected)}")
         return result.float()
@@ -141,8 +144,14 @@ def find_score(score: str | Callable[..., Tensor]) -> Score:
     """The score of a name, or of a function ``f(w, m, v, g)`` (or of any of the names in :data:`INPUTS`)."""
     if isinstance(score, str):
         return SCORES[canonical_score(score)]
-    names = list(inspect.signature(score).parameters)
     label = getattr(score, "__qualname__", repr(score))
+    try:
+        parameters = inspect.signature(score).parameters
+    except ValueError as error:
+        raise ValueError(f"score function {label} has no signature: wrap it, as in lambda w: torch.abs(w)") from error
+    names = list(parameters)
+    if any(parameter.kind is parameter.POSITIONAL_ONLY for parameter in parameters.values()):
+        raise ValueError(f"score function {label} takes {names} by position only, and slices come by name: wrap it")
     if names and set(names) <= set(INPUTS):
         return Score(label, score, frozenset(names))
     if len(names) == 4:
