@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from adamwprune.kernels.job import Job
 from adamwprune.prune.scores import SCORES, Score
@@ -24,7 +25,9 @@ SCORE_NAMES = ("magnitude", "hybrid", "scale-aware", "state", "fisher", "taylor"
 
 
 def knows_types(job: Job) -> bool:
-    """Whether a job's tensors have types that are updated in float32."""
+    """Whether a job's tensors have types that are updated in float32, and its state lies row-major."""
+    if not all(x.is_contiguous() for x in job.state.values() if isinstance(x, Tensor)):
+        return False
     types = (job.weight.dtype, job.state["exp_avg"].dtype, job.state["exp_avg_sq"].dtype)
     return types in _TYPES and job.grad.dtype in FLOATS
 

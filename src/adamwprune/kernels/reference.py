@@ -35,7 +35,7 @@ def clip_spikes(grad: Tensor, exp_avg_sq: Tensor, theta: float) -> None:
 
 
 def step(job: Job) -> None:
-    """One Adam(W) update of the kept weights; masked ones are neither read nor written.
+    """One Adam(W) update of the kept weights; masked ones are not read, and zero after it, whoever wrote them.
 
     The transient is a few copies of one chunk (:data:`adamwprune.prune.masks.CHUNK` weights), plus a row-major copy of
     weight and gradient where they are not contiguous.
@@ -70,6 +70,8 @@ def step(job: Job) -> None:
                 x[place] = part[name]
     if flat.data_ptr() != weight.data_ptr():
         weight.detach().copy_(flat.view(weight.shape))
+    if mask is not None:
+        zero_masked(weight, mask)
     for name, x in stored.items():
         if x.data_ptr() != state[name].data_ptr():
             state[name].copy_(x.view(weight.shape))

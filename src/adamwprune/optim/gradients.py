@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 def register_hook(pruner: Pruner, slot: Slot) -> Any:
     """Look at a tensor's gradient after every backward; the handle removes the hook.
 
-    The hook holds neither: a pruner that is dropped leaves whole gradients behind.
+    The hook holds neither: a pruner that is dropped leaves whole gradients behind. Nor does it refer weakly to the
+    tensor: torch exchanges tensors in place (``module.cpu()`` of a sharded model), and refuses those.
     """
-    this, position = weakref.ref(pruner), weakref.ref(slot.weight)
+    this = weakref.ref(pruner)
 
-    def after_backward(_: Tensor) -> None:
-        owner, weight = this(), position()
-        if owner is not None and weight is not None and weight in owner.slots:
+    def after_backward(weight: Tensor) -> None:
+        owner = this()
+        if owner is not None and weight in owner.slots:
             _see_gradient(owner, owner.slots[weight])
 
     # torch takes hooks of trainable tensors only; a frozen one may be thawed later.

@@ -38,7 +38,7 @@ class GradientRelease:
         assert optimizer is not None
         for group in optimizer.param_groups:
             for p in group["params"]:
-                if p not in self._hooks:
+                if p not in self._hooks and (p.is_floating_point() or p.is_complex()):
                     self._hooks[p] = self._register_hook(p)
 
     def close(self, closure: Callable[[], Any] | None) -> bool:
@@ -64,11 +64,11 @@ class GradientRelease:
         self._stepped.clear()
 
     def _register_hook(self, p: Tensor) -> Any:
-        this, position = weakref.ref(self), weakref.ref(p)
+        this = weakref.ref(self)
 
-        def after_backward(_: Tensor) -> None:
-            release, weight = this(), position()
-            if release is not None and weight is not None and weight.grad is not None:
+        def after_backward(weight: Tensor) -> None:
+            release = this()
+            if release is not None and weight.grad is not None:
                 release._step(weight)
 
         # torch takes hooks of trainable tensors only; a frozen one may be thawed later.
