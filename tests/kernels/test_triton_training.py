@@ -104,6 +104,23 @@ def test_a_cuda_graph_replays_the_step():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_learning_rate_on_the_device_beside_counts_on_the_host():
+    weights = []
+    for lr in (1e-2, torch.tensor(1e-2, device="cuda")):
+        torch.manual_seed(0)
+        named = [(f"layer{i}.weight", torch.nn.Parameter(torch.randn(64, 64, device="cuda"))) for i in range(2)]
+        prune = ap.Prune(sparsity=0.5, total_steps=2, start=0, end=1, every=1)
+        optimizer = ap.AdamWPrune(named, lr=lr, fused=True, prune=prune)
+        for _ in range(4):
+            for _, p in named:
+                p.grad = torch.randn_like(p)
+            optimizer.step()
+        weights.append(named[1][1].detach().clone())
+    torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_step_between_mask_updates_waits_for_nothing():
     named = [(f"layer{i}.weight", torch.nn.Parameter(torch.randn(64, 64, device="cuda"))) for i in range(4)]
     optimizer = ap.AdamWPrune(
