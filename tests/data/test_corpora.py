@@ -217,30 +217,56 @@ def test_what_is_no_source(tmp_path: Path) -> None:
         corpora.prepare("text", tmp_path, [tmp_path], tokenizer="words")
 
 
-@given(text=st.text(st.sampled_from("ab\n \r"), max_size=80), size=st.integers(1, 20))
-def test_pieces_are_cut_between_words(tmp_path_factory: pytest.TempPathFactory, text: str, size: int) -> None:
+#: Every kind of character that the words of GPT-2 and the spaces of Python tell apart.
+KINDS = "as1.'é字\n\r \t\x0b\x0c\x1c\x1f\x85\xa0\u1680\u2003\u200b\u2028\u3000"
+SPACED = st.text(st.sampled_from(KINDS), max_size=80)
+
+
+@given(text=SPACED, size=st.integers(1, 20))
+def test_pieces_are_cut_at_the_last_space_before_something_else(
+    tmp_path_factory: pytest.TempPathFactory, text: str, size: int
+) -> None:
     path = tmp_path_factory.getbasetemp() / "piece.txt"
     path.write_bytes(text.encode())
     found = list(documents.pieces(path, size))
     assert "".join(found) == text
-    for before, after in itertools.pairwise(found):
-        assert before.endswith("\n")
-        assert not before[-2:-1].isspace()
-        assert not after[0].isspace()
+    assert all(found)
+    for after in found[1:]:
+        assert after[0].isspace()
+        assert not after[1].isspace()
 
 
-def test_pieces_encode_like_the_whole(tmp_path: Path) -> None:
-    tiktoken = pytest.importorskip("tiktoken")
-    import small_bpe
+@pytest.mark.parametrize("package", ["tiktoken", "tokenizers"])
+def test_pieces_encode_like_the_whole(tmp_path_factory: pytest.TempPathFactory, package: str) -> None:
+    """Any two bytes in one word become a token, so that a cut inside a word shows."""
+    pytest.importorskip(package)
+    symbols = {byte: symbol for symbol, byte in bpe.alphabet().items()}
+    used = [symbols[byte] for byte in sorted(set(KINDS.encode()))]
+    pairs = list(itertools.product(used, used))
+    names = [*bpe.alphabet(), *(first + second for first, second in pairs), bpe.END]
+    merges = "".join(f"{first} {second}\n" for first, second in pairs)
+    encode = getattr(bpe, f"_{package}")({name: number for number, name in enumerate(names)}, merges)
+    path = tmp_path_factory.getbasetemp() / "text.txt"
 
-    encode = bpe._tiktoken(small_bpe.IDS, small_bpe.LIST)
-    random = np.random.RandomState(0)
-    assert tiktoken is not None
-    for _ in range(50):
-        text = "".join(random.choice(list("the rin\n\n .'s"), 60))
-        (tmp_path / "text.txt").write_text(text)
-        found = encode(list(documents.pieces(tmp_path / "text.txt", int(random.randint(1, 30)))))
+    @given(text=SPACED, size=st.integers(1, 30))
+    def check(text: str, size: int) -> None:
+        path.write_bytes(text.encode())
+        found = encode(list(documents.pieces(path, size)))
         assert [number for part in found for number in part.tolist()] == encode([text])[0].tolist()
+
+    check()
+
+
+@pytest.mark.parametrize("line", ["some words\r\n", "paragraph\n\n", "\u3000字字\n", "a  b\t\tc", "word "])
+def test_pieces_stay_small(tmp_path: Path, line: str) -> None:
+    (tmp_path / "text.txt").write_bytes((line * 500).encode())
+    found = [len(piece) for piece in documents.pieces(tmp_path / "text.txt", 100)]
+    assert max(found) < 100 + len(line)
+
+
+def test_text_without_a_space_is_one_piece(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("x" * 1000)
+    assert list(documents.pieces(tmp_path / "text.txt", 10)) == ["x" * 1000]
 
 
 @given(count=st.integers(0, 60), size=st.integers(1, 20), seed=st.integers(0, 5))
