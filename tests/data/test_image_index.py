@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import os
 import re
 import tarfile
@@ -18,6 +20,16 @@ from adamwprune.data import DATASETS, DataError, fetch, image_index
 
 def contents(index: image_index.Index) -> list[tuple[bytes, int]]:
     return [(index.read(number), int(index.label[number])) for number in range(len(index))]
+
+
+def pack(path: Path, files: dict[str, bytes]) -> Path:
+    """A shard of ``files``, in their order."""
+    with tarfile.open(path, "w") as members:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            members.addfile(member, io.BytesIO(content))
+    return path
 
 
 def test_folders(tmp_path: Path) -> None:
@@ -67,8 +79,20 @@ def test_headers_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert opened, "a shard that changed is read again"
     assert contents(third)[4] == (pictures.picture(20), 2)
     assert third.checksum != first.checksum
-    cache.write_bytes(b"PK broken")
-    assert image_index.from_shards(paths, cache).checksum == third.checksum
+    whole = cache.read_bytes()
+    for damaged in (b"PK broken", b"", whole[: len(whole) // 2], whole[:200] + bytes(100) + whole[300:]):
+        cache.write_bytes(damaged)
+        assert image_index.from_shards(paths, cache).checksum == third.checksum
+        assert cache.read_bytes() == whole
+    no_folder = paths[0] / "index.npz"
+    assert image_index.from_shards(paths, no_folder).checksum == third.checksum, "it need not be kept"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([".json", ".cls", ".jpg"])))
+def test_a_class_goes_before_what_else_is_said(tmp_path: Path, order: tuple[str, ...]) -> None:
+    content = {".json": b'{"width": 40}', ".cls": b"2", ".jpg": pictures.picture(0)}
+    path = pack(tmp_path / "a.tar", {**{f"0{suffix}": content[suffix] for suffix in order}, "readme.json": b"{}"})
+    assert contents(image_index.from_shards([path])) == [(pictures.picture(0), 2)]
 
 
 def test_shards_that_are_none(tmp_path: Path) -> None:
@@ -119,6 +143,15 @@ def test_imagenet(tmp_path: Path, form: str) -> None:
     else:
         pictures.shards(root, 7, word="val")
     assert data.checksum("imagenet", tmp_path) != before
+
+
+@pytest.mark.parametrize("label", [-1, 1000])
+def test_a_number_that_is_no_class(tmp_path: Path, label: int) -> None:
+    pictures.shards(tmp_path / "imagenet", word="val")
+    pack(tmp_path / "imagenet/train.tar", {"0.jpg": b"", "0.cls": b"0", "1.jpg": b"", "1.cls": str(label).encode()})
+    [(folder, reason)] = fetch.verify("imagenet", tmp_path).items()
+    assert folder == "imagenet/train"
+    assert f"has class {label}, expected 0 to 999" in reason
 
 
 def test_both_splits_have_the_same_classes(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ epoch is free and a run goes on at any image without reading what came before.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ from adamwprune.data.dataset import DataError
 from adamwprune.files import write_atomic
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".ppm")
-#: Files of a sample that say its class: a number, or JSON with a field ``label``.
+#: Files of a sample that say its class, the first of them before the second: a number, or JSON with a field ``label``.
 LABELS = (".cls", ".json")
 
 Numbers = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
@@ -103,7 +104,8 @@ def from_shards(shards: Sequence[Path], cache: Path | None = None) -> Index:
         table, checksum = np.array(rows, np.int64).T.copy(), names.hexdigest()
         if cache is not None:
             content = {"state": np.array(state), "table": table, "checksum": np.array(checksum)}
-            write_atomic(cache, lambda file: np.savez(file, **content))  # type: ignore[arg-type]
+            with contextlib.suppress(OSError):  # shards may lie where nothing can be written
+                write_atomic(cache, lambda file: np.savez(file, **content))  # type: ignore[arg-type]
     file, offset, size, label = table
     return Index(files=list(shards), file=file, offset=offset, size=size, label=label, checksum=checksum)
 
@@ -115,23 +117,24 @@ def _cached(cache: Path | None, state: str) -> tuple[Numbers, str] | None:
     try:
         with np.load(cache, allow_pickle=False) as content:
             return (content["table"], str(content["checksum"])) if str(content["state"]) == state else None
-    except (OSError, ValueError, KeyError):
-        return None  # it is made again
+    except Exception:  # whatever numpy meets in a damaged file: it is made again
+        return None
 
 
 def _members(shard: Path) -> list[tuple[str, int, int, int]]:
     """Key, offset, size and class of each image in a shard."""
     places: dict[str, tuple[int, int]] = {}
-    labels: dict[str, int] = {}
+    said: dict[str, tuple[str, bytes]] = {}
     try:
         with tarfile.open(shard, "r:") as members:
             for member in members:
                 key, suffix = os.path.splitext(member.name)
                 if suffix.lower() in IMAGES:
                     places[key] = (member.offset_data, member.size)
-                elif suffix.lower() in LABELS and key not in labels:
+                elif suffix.lower() in LABELS and (key not in said or suffix.lower() == LABELS[0]):
                     stream = members.extractfile(member)
-                    labels[key] = _label(stream.read() if stream else b"", suffix.lower())
+                    said[key] = suffix.lower(), stream.read() if stream else b""
+        labels = {key: _label(content, suffix) for key, (suffix, content) in said.items() if key in places}
         size = shard.stat().st_size
         if any(offset + length > size for offset, length in places.values()):
             raise tarfile.ReadError("it ends inside an image")

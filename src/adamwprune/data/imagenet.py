@@ -51,8 +51,9 @@ def _open(info: StreamInfo, data_dir: Path, word: str) -> Index:
             f"{root / word} is missing, and there are no {root / f'*{word}*.tar'}: put a folder of classes or "
             "webdataset shards there; ImageNet's terms do not allow it to be fetched without an account"
         )
-    if int(index.label.max()) >= info.classes:
-        raise DataError(f"{root / word} has class {int(index.label.max())}, expected 0 to {info.classes - 1}")
+    for label in (int(index.label.min()), int(index.label.max())):
+        if not 0 <= label < info.classes:
+            raise DataError(f"{root / word} has class {label}, expected 0 to {info.classes - 1}")
     return index
 
 
