@@ -67,6 +67,22 @@ def test_batches_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert ids(tmp_path / "text/val.bin") == joined(["five six"])
 
 
+@given(share=st.floats(0.001, 0.999), count=st.integers(2, 300))
+def test_the_share_for_testing_is_kept(tmp_path_factory: pytest.TempPathFactory, share: float, count: int) -> None:
+    folder = tmp_path_factory.mktemp("share")
+    prepare(folder, ["x"] * count, test_share=share)
+    kept, held = (len(ids(folder / f"text/{name}.bin")) / 2 for name in ("train", "val"))
+    assert kept + held == count
+    assert abs(held - share * count) <= 1
+
+
+@pytest.mark.parametrize("every", [2, 3, 10, 100, 200])
+def test_of_a_share_of_one_in_so_many_each_so_many_th_is_for_testing(tmp_path: Path, every: int) -> None:
+    texts = [str(number) for number in range(1000)]
+    prepare(tmp_path, texts, test_share=1 / every)
+    assert ids(tmp_path / "text/val.bin") == joined(texts[every - 1 :: every])
+
+
 def test_one_document_is_cut_for_testing(tmp_path: Path) -> None:
     text = "x" * 500 + "y" * 499
     prepare(tmp_path, [text], test_share=0.1)
@@ -201,6 +217,16 @@ def test_a_folder_of_text(tmp_path: Path) -> None:
     (source / "d.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match=r"d\.txt is not UTF-8"):
         corpora.prepare("text", tmp_path, [source], tokenizer="bytes")
+
+
+def test_text_beside_parquet_files_is_not_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/b.parquet").write_bytes(b"")
+    for sources in ([tmp_path], [tmp_path / "a.txt", tmp_path / "deep"], [tmp_path / "deep/b.parquet", tmp_path]):
+        with pytest.raises(DataError, match=r"b\.parquet is Parquet and .*a\.txt is text: name the files or folders"):
+            corpora.prepare("text", tmp_path, sources, tokenizer="bytes")
+    corpora.prepare("text", tmp_path, [tmp_path / "a.txt"], tokenizer="bytes")
 
 
 def test_what_is_no_source(tmp_path: Path) -> None:
@@ -340,6 +366,24 @@ class TestParquet:
             list(documents.parquet([shards]))
         with pytest.raises(DataError, match="no Parquet files in"):
             documents.parquet([shards.parent / "empty"])
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "dictionary", "binary", "int64", "list"])
+def test_a_column_of_parquet_must_be_text(tmp_path: Path, kind: str) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    values = {"int64": [1, 2], "binary": [b"a", b"b"], "list": [["a"], ["b"]]}.get(kind, ["a", "b"])
+    types = {
+        "dictionary": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+        "list": pyarrow.list_(pyarrow.string()),
+    }
+    column = pyarrow.array(values, types.get(kind) or getattr(pyarrow, kind)())
+    parquet.write_table(pyarrow.table({"text": column}), tmp_path / "a.parquet")
+    if kind in ("binary", "int64", "list"):
+        with pytest.raises(DataError, match=rf"a\.parquet: its column 'text' holds {kind}.*, expected string"):
+            list(documents.parquet([tmp_path]))
+    else:
+        assert list(documents.parquet([tmp_path])) == [["a"], ["b"]]
 
 
 def test_an_entry_says_where_it_comes_from() -> None:

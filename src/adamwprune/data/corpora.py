@@ -93,9 +93,11 @@ def _documents(name: str, sources: Sequence[Path]) -> Iterator[documents.Documen
         if name not in HUB:
             raise DataError(f"say from what {name!r} is prepared: a folder of text, Parquet files or .bin files")
         return documents.hub(HUB[name].repository, HUB[name].pattern)
-    if any(path.suffix == ".parquet" or any(path.rglob("*.parquet")) for path in sources):
-        return documents.parquet(sources)
-    return documents.folder(sources)
+    tables = [path for path in documents.files(sources, documents.TABLES) if path.suffix in documents.TABLES]
+    texts = [path for path in documents.files(sources, documents.TEXT) if path.suffix not in documents.TABLES]
+    if tables and texts:
+        raise DataError(f"{tables[0]} is Parquet and {texts[0]} is text: name the files or folders of one of them")
+    return documents.parquet(tables) if tables else documents.folder(sources)
 
 
 def _encoder(tokenizer: str, data_dir: Path) -> bpe.Encoder:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Documents one after another, from folders of text, Parquet files or the Hugging Face hub, in bounded memory.
 
-A text file comes in pieces, so that one of any size can be a document. Pieces are cut where GPT-2 would cut words anyway:
+A text file comes in pieces, so that one of any size can be a document. They are cut where GPT-2 would cut words anyway:
 the tokens are those of the whole. Only text without any space stays in one piece.
 """
 
@@ -20,18 +20,27 @@ from adamwprune.data.dataset import DataError
 Document = Iterable[str]
 
 TEXT = (".txt", ".md", ".rst", ".text")
+TABLES = (".parquet",)
+#: Arrow's types of text, as values or as a dictionary of them.
+STRINGS = re.compile(r"^(dictionary<values=)?(large_)?string(_view)?\b")
 PIECE = 1 << 20
-#: Up to the last place where GPT-2 begins a word whatever comes before: at a space that something else follows. A word of
-#: something else has ended there; one of spaces leaves the last of them to what follows (``\s+(?!\S)``), and takes as
-#: many where the text ends. Python alone calls the four characters from 1c on spaces.
+#: Up to the last place where GPT-2 begins a word whatever comes before: at a space that something else follows. A word
+#: of something else has ended there; one of spaces leaves the last of them to what follows (``\s+(?!\S)``), and takes
+#: as many where the text ends. Python alone calls the four characters from 1c on spaces.
 CUT = re.compile(r".*(?=[^\S\x1c-\x1f]\S)", re.DOTALL)
+
+
+def files(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
+    """Those of ``paths`` that are files, and what the folders among them hold with one of ``suffixes``, sorted."""
+    found = [path for path in paths if path.is_file()]
+    for path in paths:
+        found += [file for file in sorted(path.rglob("*")) if file.suffix in suffixes and file.is_file()]
+    return found
 
 
 def folder(paths: Sequence[Path]) -> Iterator[Document]:
     """Each text file under ``paths``, in the order of their names, as a document."""
-    found = [path for path in paths if path.is_file()]
-    for path in paths:
-        found += [file for file in sorted(path.rglob("*")) if file.suffix in TEXT and file.is_file()]
+    found = files(paths, TEXT)
     if not found:
         raise DataError(f"no text in {', '.join(map(str, paths))}: expected files that end in {' '.join(TEXT)}")
     for path in found:
@@ -60,9 +69,7 @@ def pieces(path: Path, size: int = PIECE) -> Iterator[str]:
 
 def parquet(paths: Sequence[Path], column: str = "text") -> Iterator[Document]:
     """Each row of Parquet files, in the order of their names, as a document."""
-    found = [path for path in paths if path.is_file()]
-    for path in paths:
-        found += sorted(path.rglob("*.parquet"))
+    found = files(paths, TABLES)
     if not found:
         raise DataError(f"no Parquet files in {', '.join(map(str, paths))}")
     return _rows(((str(path), path) for path in found), column)
@@ -96,6 +103,9 @@ def _rows(files: Iterable[tuple[str, Any]], column: str) -> Iterator[Document]:
             table = parquet.ParquetFile(file)
             if column not in table.schema_arrow.names:
                 raise DataError(f"{name} has columns {', '.join(table.schema_arrow.names)}, and none named {column!r}")
+            kind = str(table.schema_arrow.field(column).type)
+            if not STRINGS.search(kind):
+                raise DataError(f"{name}: its column {column!r} holds {kind}, expected string")
             for batch in table.iter_batches(batch_size=1000, columns=[column]):
                 yield from ([text] for text in batch.column(0).to_pylist() if text)
         except (ArrowException, OSError) as error:

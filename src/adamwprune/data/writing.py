@@ -55,7 +55,7 @@ def prepare(
     partial = {split: folder / f".{file}.tmp" for split, file in bins.SPLITS.items()}
     try:
         with open(partial["train"], "wb") as train, open(partial["test"], "wb") as test:
-            counts = _write(documents, encoder, train, test, round(1 / test_share), max_tokens, progress)
+            counts = _write(documents, encoder, train, test, test_share, max_tokens, progress)
             if train.tell() and not test.tell():
                 _move_end(partial["train"], train, test, test_share)
             for file in (train, test):
@@ -98,7 +98,7 @@ def _write(
     encoder: Encoder,
     train: BinaryIO,
     test: BinaryIO,
-    every: int,
+    test_share: float,
     max_tokens: int | None,
     progress: OnProgress,
 ) -> tuple[int, int]:
@@ -106,7 +106,7 @@ def _write(
     counts, tokens = [0, 0], 0
     for batch in _batches(documents):
         for piece, ids in zip(batch, encoder.encode([piece.text for piece in batch]), strict=True):
-            held = piece.document % every == every - 1
+            held = int((piece.document + 1) * test_share) > int(piece.document * test_share)
             (test if held else train).write(ids.astype("<u2").tobytes())
             tokens += len(ids)
             if piece.last:
