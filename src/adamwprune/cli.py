@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -179,13 +180,19 @@ def data_prepare(
         ),
     ] = None,
     data_dir: DataDir = Path("data"),
-    tokenizer: Annotated[str, typer.Option(help="gpt2 or bytes.")] = "gpt2",
-    test_share: Annotated[float, typer.Option(help="Share of the documents for testing.")] = 0.005,
+    tokenizer: Annotated[Optional[str], typer.Option(help="gpt2 or bytes.", show_default="gpt2")] = None,  # noqa: UP045
+    test_share: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Share of the documents for testing.", show_default="0.005"),
+    ] = None,
     max_tokens: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Stop at the end of the document that reaches this.", show_default="all of it"),
     ] = None,
-    vocabulary: Annotated[int, typer.Option(min=1, help="Bound of the ids in .bin files.")] = 50257,
+    vocabulary: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Bound of the ids in .bin files.", show_default="50257"),
+    ] = None,
 ) -> None:
     """Turn documents into token ids once, so that training can map them.
 
@@ -259,11 +266,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:
+        _fail(_refused(error))
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
         _fail(error.format_message() or "see --help")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refused(error: OSError) -> str:
+    """What the system did not allow, and what to do about it."""
+    if error.filename is None:
+        return str(error)
+    path = Path(str(error.filename))
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        file = next((place for place in (path, *path.parents) if place.is_file()), path)
+        return f"{file} is a file where a folder is needed: move it away, or choose another folder"
+    fix = "free some space, or choose another disk" if error.errno == errno.ENOSPC else "choose another path"
+    if isinstance(error, PermissionError):
+        fix = "change its permissions, or choose another path"
+    return f"{path}: {error.strerror}; {fix}"
 
 
 def _fail(message: str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import runpy
 import subprocess
@@ -211,6 +212,81 @@ def test_preparing_a_text(capsys: pytest.CaptureFixture[str], elsewhere: Path) -
     code, _, error = call(capsys, "data", "verify", "mnist", "--accept")
     assert code == 2
     assert "canonical form only" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["bins", "--tokenizer", "nonsense"], "--tokenizer nonsense has no effect on a folder with train.bin"),
+        (["bins", "--max-tokens", "10"], "--max-tokens 10 has no effect on a folder with train.bin"),
+        (["bins", "--test-share", "7"], "--test-share 7.0 has no effect on a folder with train.bin"),
+        (["notes", "--vocabulary", "3", "--tokenizer", "bytes"], "--vocabulary 3 has no effect on text"),
+    ],
+)
+def test_preparing_refuses_what_does_not_apply_to_the_source(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path, options: list[str], message: str
+) -> None:
+    for folder, files in (("bins", ("train.bin", "val.bin")), ("notes", ("a.txt",))):
+        (elsewhere / folder).mkdir()
+        for name in files:
+            (elsewhere / folder / name).write_text("words and words " * 50)
+    code, _, err = call(capsys, "data", "prepare", "text", *options)
+    assert code == 2
+    assert err.startswith(f"adamwprune: error: {message}")
+    assert not (elsewhere / "data").exists()
+
+
+def test_bin_files_are_taken_with_their_vocabulary(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    (elsewhere / "bins").mkdir()
+    for name in ("train.bin", "val.bin"):
+        (elsewhere / "bins" / name).write_bytes(bytes([1, 0, 4, 0]))
+    code, _, err = call(capsys, "data", "prepare", "text", "bins", "--vocabulary", "4")
+    assert (code, "beyond its vocabulary of 4" in err) == (2, True)
+    assert call(capsys, "data", "prepare", "text", "bins", "--vocabulary", "5")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "lenet5", "--data", "digits", "--results-dir", "taken"],
+        ["data", "prepare", "text", "notes", "--tokenizer", "bytes", "--data-dir", "taken"],
+    ],
+)
+def test_a_file_where_a_folder_is_needed_is_said(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path, arguments: list[str]
+) -> None:
+    (elsewhere / "taken").write_text("")
+    (elsewhere / "notes").mkdir()
+    (elsewhere / "notes" / "a.txt").write_text("words and words " * 50)
+    code, _, err = call(capsys, *arguments)
+    assert code == 2
+    assert err == (
+        "adamwprune: error: taken is a file where a folder is needed: move it away, or choose another folder\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a.txt"),
+            "a.txt: Permission denied; change its permissions",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device", "x.pt"), "x.pt: No space left on device; free some space"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "xx"), "xx: File name too long; choose another path"),
+        (OSError("no name"), "no name"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
+) -> None:
+    def fail(data_dir: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(commands, "doctor", fail)
+    code, _, err = call(capsys, "doctor")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"adamwprune: error: {message}")
 
 
 def test_the_command_line_does_not_import_torch() -> None:

@@ -203,6 +203,16 @@ def test_steps_are_those_that_the_engine_takes() -> None:
         ({"model": "resnet50", "data": "imagenet", "epochs": 3}, "epochs=3: .* give iterations instead"),
         ({"model": "gpt2-tiny", "data": "digits"}, "gpt2-tiny trains on stdlib or shakespeare"),
         ({"model": "gpt2-tiny", "cutout": 8}, "cutout=8 has no effect: gpt2-tiny has no such setting"),
+        ({"model": "gpt2-tiny", "augment": False}, "augment=False has no effect: gpt2-tiny has no such setting"),
+        ({"model": "gpt2-tiny", "cutout": 0}, "cutout=0 has no effect: gpt2-tiny has no such setting"),
+        ({"dropout": 0.0}, "dropout=0.0 has no effect: lenet5 has no such setting"),
+        ({"augment": False, "cutout": 8}, "cutout=8 has no effect: with augment=False"),
+        ({"lr_schedule": "constant", "lr_floor": 0.5}, "lr_floor=0.5 has no effect: with lr_schedule='constant'"),
+        ({"model": "resnet50", "data": "imagenet", "augment": False}, "augment=False, .* on random crops alone"),
+        (
+            {"model": "resnet50", "data": "imagenet", "cutout": 8},
+            "cutout=8: 'imagenet' is trained on random crops alone",
+        ),
         ({"context": 8}, "context=8 has no effect: lenet5 has no such setting"),
         ({"activation_checkpointing": True}, "activation_checkpointing=True has no effect: lenet5 has no such setting"),
         ({"optimizer": "adamwspam", "spam_interval": 0, "spam_warmup": 5}, "spam_warmup=5 has no effect"),
@@ -216,6 +226,21 @@ def test_steps_are_those_that_the_engine_takes() -> None:
 def test_what_is_wrong_is_said(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolve(RunConfig(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "resnet18", "data": "cifar10", "augment": False},
+        {"model": "gpt2-tiny", "lr_schedule": "constant"},
+        {"augment": False, "cutout": 0},
+    ],
+    ids=label,
+)
+def test_what_the_recipe_says_may_stay_where_it_does_not_act(changes: dict[str, Any]) -> None:
+    """A resolved config holds it, and is resolved again when its run goes on."""
+    resolved = resolve(RunConfig(**changes))
+    assert resolve(resolved) == resolved
 
 
 GIVEN = {

@@ -100,8 +100,6 @@ def test_each_split_may_have_a_few_images_that_do_not_decode(data_dir: Path) -> 
 
 def test_what_does_not_work_on_streamed_images_is_refused(data_dir: Path) -> None:
     for changes, message in (
-        ({"augment": False}, "imagenet is trained on random crops alone"),
-        ({"cutout": 8}, "imagenet is trained on random crops alone"),
         ({"val_fraction": 0.001}, "val_fraction=0.001 of the images of 'imagenet' is none"),
         ({"batch_size": 50}, "batch_size=50 is more than the 48 training examples of 'imagenet'"),
         ({"train_examples": 49}, "train_examples=49: expected between 3, .* and 48, all that are not held out"),

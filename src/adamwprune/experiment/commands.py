@@ -186,15 +186,21 @@ def fetch_data(name: str, data_dir: Path) -> None:
 
 
 def prepare_data(name: str, data_dir: Path, sources: Sequence[Path], **options: Any) -> None:
-    """Fetches the tokenizer where it is needed, prepares, and says what came of it."""
+    """Fetches the tokenizer where it is needed, prepares, and says what came of it. Options not given are None."""
     from adamwprune.data import bpe, corpora, fetch
     from adamwprune.experiment.display import Downloads, Preparation, create
 
     display = create()
     adopts = len(sources) == 1 and (sources[0] / "train.bin").is_file()
-    if options["tokenizer"] == "gpt2" and not adopts:
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in given:
+        if adopts != (option == "vocabulary"):
+            kind = "a folder with train.bin, which holds ids" if adopts else "text, whose vocabulary is its tokenizer's"
+            flag = f"--{option.replace('_', '-')} {given[option]}"
+            raise ExperimentError(f"{flag} has no effect on {kind}: leave it out")
+    if given.get("tokenizer", "gpt2") == "gpt2" and not adopts:
         fetch.ensure_files(bpe.SOURCE, data_dir, Downloads(display))
-    manifest = corpora.prepare(name, data_dir, sources, progress=Preparation(display), **options)
+    manifest = corpora.prepare(name, data_dir, sources, progress=Preparation(display), **given)
     tokens = {split: facts["tokens"] for split, facts in manifest["splits"].items()}
     print(f"{name} is prepared in {data_dir / name}: {tokens['train']:,} tokens and {tokens['test']:,} for tests")
 

@@ -17,7 +17,6 @@ from adamwprune.training.batches import Epoch, Normalizer, seed_of, steps_per_ep
 from adamwprune.training.checks import check_held_out, check_train_examples
 from adamwprune.training.config import RunConfig, known
 from adamwprune.training.epochs import Epochwise
-from adamwprune.training.errors import ConfigError
 
 if TYPE_CHECKING:
     from adamwprune.data.image_index import Index
@@ -111,8 +110,6 @@ class Stream(_Classified["ImageStream"]):
     """Images in files, read, decoded and cropped by threads ahead of the training."""
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
-        if not config.augment or config.cutout:
-            raise ConfigError(f"{config.data} is trained on random crops alone: leave out augment and cutout")
         self.config, self.device = config, device
         info = data.stream(known(config.data))
         self.shape = Shape((3, SIZE, SIZE), info.classes)

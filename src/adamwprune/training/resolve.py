@@ -44,6 +44,13 @@ ONLY_FOR = {
     "image": ("augment", "cutout", "channels_last", "train_examples"),
     "tokens": ("context", "dropout", "eval_tokens", "activation_checkpointing"),
 }
+#: Fields that act only where another field has not this value, and what that value means.
+SWITCHED_OFF = (
+    ("cutout", "augment", False, "images stay as they are"),
+    ("lr_floor", "lr_schedule", "constant", "the learning rate stays at its peak"),
+)
+#: What a field holds that was not given.
+DEFAULTS = {f.name: f.default for f in dataclasses.fields(RunConfig)}
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -74,6 +81,7 @@ def _resolve(config: RunConfig) -> RunConfig:
     config = _fill(config, _training_fields(config, recipe))
     config = config.replace(context=config.context or model.context)
     check_values(config)
+    _check_switches(config, recipe)
     check_evaluation(config)
     _check_examples(config)
     config = _in_parts(config)
@@ -156,11 +164,24 @@ def _check_input(config: RunConfig, kind: str) -> None:
     """Refuse what means nothing for images, or for text."""
     for other, names in ONLY_FOR.items():
         if other != kind:
-            _refuse(config, [name for name in names if getattr(config, name) not in (None, False)])
+            _refuse(config, [name for name in names if getattr(config, name) is not DEFAULTS[name]])
     if config.epochs is not None and not isinstance(data.find(known(config.data)), data.DatasetInfo):
         raise ConfigError(
             f"epochs={config.epochs!r}: how many steps a pass over {config.data!r} takes is known only once it is "
             "read; give iterations instead"
+        )
+
+
+def _check_switches(config: RunConfig, recipe: Recipe) -> None:
+    """Refuse what another field switches off; what the recipe says may stay, as a resolved config holds it."""
+    for name, switch, off, meaning in SWITCHED_OFF:
+        value = getattr(config, name)
+        if getattr(config, switch) == off and value not in (None, 0, getattr(recipe, name, None)):
+            raise ConfigError(f"{name}={value!r} has no effect: with {switch}={off!r} {meaning}; leave one of them out")
+    if isinstance(data.find(known(config.data)), data.StreamInfo) and (not config.augment or config.cutout):
+        raise ConfigError(
+            f"augment={config.augment!r}, cutout={config.cutout!r}: {config.data!r} is trained on random crops alone; "
+            "leave out augment and cutout"
         )
 
 
