@@ -223,10 +223,13 @@ def test_text_beside_parquet_files_is_not_left_out(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep/b.parquet").write_bytes(b"")
+    (tmp_path / "deep/README.md").write_text("what it is")
     for sources in ([tmp_path], [tmp_path / "a.txt", tmp_path / "deep"], [tmp_path / "deep/b.parquet", tmp_path]):
         with pytest.raises(DataError, match=r"b\.parquet is Parquet and .*a\.txt is text: name the files or folders"):
             corpora.prepare("text", tmp_path, sources, tokenizer="bytes")
     corpora.prepare("text", tmp_path, [tmp_path / "a.txt"], tokenizer="bytes")
+    with pytest.raises(DataError, match=r"b\.parquet"):  # the README is passed over, and the table is empty
+        corpora.prepare("text", tmp_path, [tmp_path / "deep"], tokenizer="bytes")
 
 
 def test_what_is_no_source(tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ def _documents(name: str, sources: Sequence[Path]) -> Iterator[documents.Documen
         return documents.hub(HUB[name].repository, HUB[name].pattern)
     tables = [path for path in documents.files(sources, documents.TABLES) if path.suffix in documents.TABLES]
     texts = [path for path in documents.files(sources, documents.TEXT) if path.suffix not in documents.TABLES]
+    texts = [path for path in texts if path.stem != "README"] if tables else texts  # a hub repository has one
     if tables and texts:
         raise DataError(f"{tables[0]} is Parquet and {texts[0]} is text: name the files or folders of one of them")
     return documents.parquet(tables) if tables else documents.folder(sources)
