@@ -137,6 +137,13 @@ def test_workers_that_cannot_start_are_an_error(fake_matrix: FakeMatrix) -> None
     assert fake_matrix.statuses() == ["waiting"]
 
 
+def test_an_index_that_cannot_be_written_is_an_error(fake_matrix: FakeMatrix) -> None:
+    folder = fake_matrix.create([0])
+    (folder.path / "index.sqlite").mkdir()
+    with pytest.raises(ExperimentError, match=r"index.sqlite cannot be written: unable to open database file"):
+        index.rebuild(folder)
+
+
 def test_live_display_shows_runs_and_time(fake_matrix: FakeMatrix) -> None:
     folder = fake_matrix.create([3], s3="slow")
     output = StringIO()

@@ -24,6 +24,7 @@ from adamwprune import data, files
 from adamwprune.data.augment import flip, shift
 from adamwprune.training import checkpoint, device
 from adamwprune.training.batches import Epoch, Normalizer
+from adamwprune.training.directory import RunDirectory
 from adamwprune.training.evaluate import evaluate
 from adamwprune.training.schedule import LR_SCHEDULES, lr_factor
 
@@ -171,6 +172,8 @@ def test_a_full_disk_is_said_with_the_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=f"File too large: '{tmp_path}/x.jsonl'"), full_disk():
         lines.append({"text": "x" * 1000})
     assert [file.name for file in tmp_path.iterdir()] == ["x.jsonl"]
+    with pytest.raises(OSError, match=f"File too large: '{tmp_path}/log.txt'"), full_disk():
+        RunDirectory(tmp_path, "run").log("x" * 1000)
 
 
 def test_a_full_disk_that_torch_hides_is_said_too(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
+from adamwprune.experiment.errors import ExperimentError
 from adamwprune.experiment.plan import Run
 from adamwprune.experiment.store import ResultsFolder, State
 
@@ -57,8 +58,14 @@ def update(folder: ResultsFolder, run: Run) -> None:
 
 @contextmanager
 def _connect(folder: ResultsFolder) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(folder.path / "index.sqlite")) as database, database:
-        yield database
+    path = folder.path / "index.sqlite"
+    try:
+        with closing(sqlite3.connect(path)) as database, database:
+            yield database
+    except sqlite3.OperationalError as error:
+        raise ExperimentError(
+            f"{path} cannot be written: {error}; make room for it, and give the same command again"
+        ) from error
 
 
 def _put(database: sqlite3.Connection, folder: ResultsFolder, run: Run, state: State) -> None:

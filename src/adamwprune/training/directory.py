@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from adamwprune.files import JsonLines, plain, read_json, write_json
+from adamwprune.files import JsonLines, plain, read_json, write_json, writing
 from adamwprune.training import checkpoint, ranks
 from adamwprune.training.errors import DirectoryError
 from adamwprune.training.identity import USUAL, WAYS, differences
@@ -151,5 +151,5 @@ class RunDirectory:
         """Add a line to ``log.txt``."""
         if not self.writes:
             return
-        with open(self.log_file, "a", encoding="utf-8") as file:
+        with writing(self.log_file), open(self.log_file, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
