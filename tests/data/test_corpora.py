@@ -228,7 +228,8 @@ def test_text_beside_parquet_files_is_not_left_out(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"b\.parquet is Parquet and .*a\.txt is text: name the files or folders"):
             corpora.prepare("text", tmp_path, sources, tokenizer="bytes")
     corpora.prepare("text", tmp_path, [tmp_path / "a.txt"], tokenizer="bytes")
-    with pytest.raises(DataError, match=r"b\.parquet"):  # the README is passed over, and the table is empty
+    # The README is passed over, and the table is empty, or there is nothing to read it with.
+    with pytest.raises(DataError, match=r"b\.parquet|Parquet files need pyarrow"):
         corpora.prepare("text", tmp_path, [tmp_path / "deep"], tokenizer="bytes")
 
 

@@ -177,7 +177,7 @@ def test_command_means_the_config_it_was_made_from(monkeypatch: pytest.MonkeyPat
     )
     understood: list[RunConfig] = []
 
-    def record(network: str, fields: dict[str, Any], _: Path, *, kept_gradients: bool) -> int:
+    def record(network: str, fields: dict[str, Any], _: Path, **options: bool) -> int:
         understood.append(RunConfig(**{"model": network} | fields))
         return 0
 
